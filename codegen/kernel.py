@@ -1,0 +1,29 @@
+"""What code generation hands on: one emitted kernel, its call contract and its needs.
+
+Call contract (C++): `extern "C" void SYMBOL(const UllageArgs *args, int64_t begin, int64_t end)` runs the tasks
+`begin..end` of one launch. `args->p[i]` are the kernel's buffers in order (locals left out), `args->n[i]` its run-time
+integers in order (`dims`, then for tiled kernels `first_tile` and `tile_count`), `args->shared` the launch's workspace,
+`args->thread` this thread's workspace. Tasks are independent. A kernel allocates nothing and calls nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ullage.plan.sizes import Size
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One function of generated code; equal kernels have equal symbols (the hash of their text)."""
+
+    symbol: str
+    source: str
+    headers: tuple[str, ...]
+    buffers: tuple[str, ...]
+    dims: tuple[str, ...]
+    tasks: Size
+    """Tasks of a launch; of a tiled kernel: tasks per weight tile (a launch over `c` tiles has `c * tasks`)."""
+    tiled: bool = False
+    shared_bytes: Size = Size((0,))
+    thread_bytes: Size = Size((0,))

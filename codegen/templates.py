@@ -1,0 +1,158 @@
+"""Template kernels: what a hand-designed loop nest needs to know, independent of the target.
+
+Every template computes `acc` (float32) at output coordinates and hands it to its `epilogue`: stores whose index and
+value expressions use the coordinate variables named below and `Ref("acc", "float32")`. Along `n` an epilogue's loads
+and stores have stride 1 or 0 in the fast path; any other stride is right but slow. All operand expressions may use
+`Dim`s. Activations are row-major with the innermost dimension contiguous. The order of accumulation over `k` is fixed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ullage.codegen.loops.ir import Buffer, Expr, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """`acc[b, m, n] = Σ_k a[a_row(b, m) + k] · w[n, k]`; coordinates `b`, `m`, `n`.
+
+    With `weight` the right operand is a packed constant (`PackedPanels`, tiled over n, buffer named `w`, `batch` is 1);
+    otherwise it is the buffer `b_buffer` at `b_base(b) + k·b_stride_k + n·b_stride_n`, one of both strides being 1.
+    `bias`, scales and residuals are part of the epilogue.
+    """
+
+    buffers: tuple[Buffer, ...]
+    dims: tuple[str, ...]
+    batch: Expr
+    m: Expr
+    n: Expr
+    k: Expr
+    a_buffer: str
+    a_row: Expr
+    epilogue: tuple[Store, ...]
+    weight: PackedPanels | None = None
+    b_buffer: str | None = None
+    b_base: Expr | None = None
+    b_stride_k: Expr | None = None
+    b_stride_n: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conv2d:
+    """Convolution over NHWC activations; coordinates `m` = (image · out_h + row) · out_w + column, and `n` = channel.
+
+    `x_base(b)`, `x_stride_h`, `x_stride_w` are element strides, channels are contiguous. `groups` divides both channel
+    counts. Weights are `PackedPanels` per group (buffer `w`), or `PackedDepthwise` when in_c == out_c == groups.
+    `transposed`: the gradient-like convolution (stride is the up-sampling factor).
+    """
+
+    buffers: tuple[Buffer, ...]
+    dims: tuple[str, ...]
+    batch: Expr
+    in_h: Expr
+    in_w: Expr
+    in_c: int
+    out_h: Expr
+    out_w: Expr
+    out_c: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    transposed: bool
+    x_buffer: str
+    x_stride_b: Expr
+    x_stride_h: Expr
+    x_stride_w: Expr
+    weight: PackedPanels | PackedDepthwise
+    epilogue: tuple[Store, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """softmax(scale · q·kᵀ + mask) · v per batch and head, online over fixed key blocks; no score matrix in memory.
+
+    Strides are in elements, head and value dimensions are contiguous; `causal` masks key > query (top-left aligned as
+    in torch). A float mask is added, a bool mask keeps where true; mask strides may be 0. Rows with no key give 0.
+    """
+
+    buffers: tuple[Buffer, ...]
+    dims: tuple[str, ...]
+    batch: Expr
+    heads: Expr
+    kv_heads: Expr
+    queries: Expr
+    keys: Expr
+    head_dim: int
+    value_dim: int
+    scale: float
+    causal: bool
+    q: Strided
+    k: Strided
+    v: Strided
+    out: Strided
+    mask: Strided | None
+    mask_kind: Literal["none", "add", "keep"]
+
+
+@dataclass(frozen=True, slots=True)
+class Strided:
+    """A 4-d operand `buffer[offset + b·strides[0] + h·strides[1] + s·strides[2] + d·strides[3]]`."""
+
+    buffer: str
+    dtype: str
+    strides: tuple[Expr, Expr, Expr, Expr]
+    offset: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class PackedPanels:
+    """A GEMM weight [groups · n, k] packed for streaming: tiles of `nr` outputs, each tile [k][nr] contiguous.
+
+    Tile `t` of group `g` is number `g · ceil(n / nr) + t`; missing outputs are zero. For convolutions k runs over
+    (kernel_h, kernel_w, in_c per group). A tile is padded to a multiple of 64 bytes.
+    """
+
+    n: int
+    k: int
+    nr: int
+    groups: int
+    dtype: str
+
+    @property
+    def tiles_per_group(self) -> int:
+        """Tiles of one group."""
+        return -(-self.n // self.nr)
+
+    @property
+    def tiles(self) -> int:
+        """Number of tiles."""
+        return self.groups * self.tiles_per_group
+
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of one tile."""
+        return -(-self.k * self.nr * (4 if self.dtype == "float32" else 2) // 64) * 64
+
+
+@dataclass(frozen=True, slots=True)
+class PackedDepthwise:
+    """A depthwise weight [channels, taps] packed as one tile [ceil(channels / lanes)][taps][lanes]."""
+
+    channels: int
+    taps: int
+    lanes: int
+    dtype: str
+
+    @property
+    def tiles(self) -> int:
+        """Always one."""
+        return 1
+
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of the tile."""
+        return -(-self.channels // self.lanes) * self.lanes * self.taps * (4 if self.dtype == "float32" else 2)

@@ -1,0 +1,61 @@
+"""A captured model: the Graph IR with its constants by reference and its calling convention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from ullage.graph.constants import ConstantRef
+
+Dimension = int | torch.SymInt
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A user input or an output: its public name, dtype and shape (SymInt where dynamic)."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[Dimension, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DimBounds:
+    """Bounds of one symbol of the graph (the text of its sympy symbol, such as `s77`)."""
+
+    symbol: str
+    minimum: int
+    maximum: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantOutput:
+    """An output leaf that is no tensor (None, int, float, bool, str), or the position of a tensor output."""
+
+    value: object
+    tensor_index: int | None = None
+
+
+@dataclass
+class CapturedModel:
+    """`module.graph` has placeholders: first the constants (keys of `constants`), then the inputs in order.
+
+    Every node carries `meta["val"]` (a fake tensor, int or tuple). `inputs[i].name` is the public name and
+    `input_nodes[i]` the placeholder. `output_leaves` describes the flattened output pytree; the graph's output is a
+    flat tuple of exactly the tensor leaves. `in_spec` is the pytree of (args, kwargs), whose tensor leaves are the
+    inputs in order and whose other leaves (`input_leaves[i]` is None for tensors) were frozen at capture.
+    """
+
+    module: GraphModule
+    constants: dict[str, ConstantRef]
+    inputs: tuple[TensorSpec, ...]
+    input_nodes: tuple[str, ...]
+    outputs: tuple[TensorSpec, ...]
+    output_leaves: tuple[ConstantOutput, ...]
+    in_spec: pytree.TreeSpec
+    input_leaves: tuple[object, ...]
+    out_spec: pytree.TreeSpec
+    dims: tuple[DimBounds, ...]

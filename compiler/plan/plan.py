@@ -1,0 +1,199 @@
+"""Plan: flat, frozen, serialisable commands over one arena per tier; all that a runtime ever reads.
+
+Commands run in order. `Read` hands a block to the disk thread and returns at once, `Wait` blocks until that block has
+arrived (and was verified when it was read for the first time), `Launch` runs one kernel to its end on all threads.
+`prologue` runs once when the model is loaded; `commands` runs for each call. A block read near the end of `commands`
+for the next call is how a plan keeps the disk busy across calls: blocks keep their state between calls.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from ullage.plan.sizes import Token, evaluate
+
+Program = tuple[Token, ...]
+DIRECT_IO_BYTES = 4096
+"""Alignment of file offsets, lengths and addresses for direct I/O; also the page size that budgets are counted in."""
+
+
+class Pointer(msgspec.Struct, frozen=True, array_like=True):
+    """An address: `arena` + offset, byte `offset` into `block` number `index`, or into input / output number `index`."""
+
+    base: Literal["arena", "block", "input", "output"]
+    index: int
+    offset: Program
+
+
+class Launch(msgspec.Struct, frozen=True, tag="launch"):
+    """Run `kernels[kernel]` over `tasks` tasks. `shared` and `thread` are arena offsets (thread i adds i·thread_stride)."""
+
+    kernel: int
+    pointers: tuple[Pointer, ...]
+    integers: tuple[Program, ...]
+    tasks: Program
+    shared: int
+    thread: int
+    thread_stride: int
+    step: int
+    reads: tuple[int, ...]
+    """Indices of buffers read; with `writes` this is what `check` proves liveness from."""
+    writes: tuple[int, ...]
+
+
+class Gather(msgspec.Struct, frozen=True, tag="gather"):
+    """Copy rows of constant number `constant` by index to `out`: from resident `block`, or from disk if block is -1.
+
+    Row r of the file lies at r·tile_stride of the constant. `staging` (arena offset, `staging_bytes` long, aligned for
+    direct I/O) receives what the disk delivers.
+    """
+
+    constant: int
+    block: int
+    ids: Pointer
+    ids_dtype: Literal["int64", "int32"]
+    out: Pointer
+    count: Program
+    staging: int
+    staging_bytes: int
+    step: int
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+
+
+class Read(msgspec.Struct, frozen=True, tag="read"):
+    """Ask the disk thread for a block; the block's region must be unused from here to the last use of the block."""
+
+    block: int
+
+
+class Wait(msgspec.Struct, frozen=True, tag="wait"):
+    """Block until the block has arrived."""
+
+    block: int
+
+
+Command = Launch | Gather | Read | Wait
+
+
+class Buffer(msgspec.Struct, frozen=True):
+    """A storage placed in the arena, live over commands first..last (inclusive); `bytes` holds for every legal shape.
+
+    `alias_of` ≥ 0: this buffer takes over the memory of that buffer in place, at the command where that one dies.
+    """
+
+    name: str
+    offset: int
+    bytes: int
+    first: int
+    last: int
+    alias_of: int = -1
+
+
+class Block(msgspec.Struct, frozen=True):
+    """Tiles `first_tile .. first_tile + tiles` of a constant in the arena region `offset .. offset + bytes`.
+
+    The region is aligned for direct I/O and so long that the tiles fit at the file's own misalignment: the data starts
+    at `offset + lead`. Resident blocks are read once at load; streamed ones by `Read`.
+    """
+
+    constant: int
+    first_tile: int
+    tiles: int
+    offset: int
+    bytes: int
+    lead: int
+    resident: bool
+
+
+class ConstantInfo(msgspec.Struct, frozen=True):
+    """A packed constant of the artifact; `tile_stride` ≥ tile_bytes is the distance of tiles in the file.
+
+    `file_offset` is relative to the weight section and a multiple of 4096. Gathered tables keep each row's CRC-32C in
+    the 4 bytes after its tile_bytes (so tile_stride ≥ tile_bytes + 4).
+    """
+
+    name: str
+    tiles: int
+    tile_bytes: int
+    tile_stride: int
+    file_offset: int
+    gathered: bool = False
+
+
+class DimensionInfo(msgspec.Struct, frozen=True):
+    """A named dimension: bounds, and the input axis that it is read from (divided by `scale`)."""
+
+    name: str
+    minimum: int
+    maximum: int
+    input: int
+    axis: int
+    scale: int = 1
+
+
+class TensorInfo(msgspec.Struct, frozen=True):
+    """An input or output: dtype name and shape, each dimension a size program."""
+
+    name: str
+    dtype: str
+    shape: tuple[Program, ...]
+
+    def shape_at(self, dims: dict[str, int]) -> tuple[int, ...]:
+        """The shape at the given dimensions."""
+        return tuple(evaluate(program, dims) for program in self.shape)
+
+
+class Held(msgspec.Struct, frozen=True):
+    """Something the runtime holds beside the arena: outputs, thread stacks, code, command tables."""
+
+    name: str
+    bytes: int
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """What the simulator expects of one call."""
+
+    seconds: float
+    compute_seconds: float
+    read_seconds: float
+    stall_seconds: float
+    streamed_bytes: int
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One complete plan. All byte figures are exact for the upper bounds of the dimensions."""
+
+    arena_bytes: int
+    held: tuple[Held, ...]
+    threads: int
+    kernels: tuple[str, ...]
+    step_names: tuple[str, ...]
+    buffers: tuple[Buffer, ...]
+    blocks: tuple[Block, ...]
+    constants: tuple[ConstantInfo, ...]
+    dimensions: tuple[DimensionInfo, ...]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    prologue: tuple[Command, ...]
+    commands: tuple[Command, ...]
+    budget_bytes: int
+    minimum_bytes: int
+    prediction: Prediction
+
+    @property
+    def peak_bytes(self) -> int:
+        """All that is held while loaded and while running."""
+        return self.arena_bytes + sum(item.bytes for item in self.held)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of constants that stay in memory."""
+        return sum(b.bytes for b in self.blocks if b.resident)
+
+    @property
+    def streamed_bytes_per_run(self) -> int:
+        """Bytes asked of the disk in one call, gathered rows left out."""
+        return sum(self.blocks[c.block].bytes for c in self.commands if isinstance(c, Read))
