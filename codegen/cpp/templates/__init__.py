@@ -1,0 +1,1 @@
+"""Hand-designed loop nests for CPUs: GEMM, convolution, attention."""

@@ -1,0 +1,86 @@
+"""Packed panels hold exactly the weight, tile by tile, and reading one tile touches only its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from ullage.codegen.cpp.templates.pack import PanelPacker
+from ullage.codegen.templates import PackedPanels
+from ullage.errors import InputError
+
+
+@dataclass
+class Recorder:
+    """A weight in memory that records the boxes read from it."""
+
+    values: torch.Tensor
+    boxes: list[tuple[slice, ...]] = field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.values.shape)
+
+    def read(self, box: tuple[slice, ...]) -> torch.Tensor:
+        self.boxes.append(box)
+        return self.values[box].contiguous()
+
+
+def unpacked(packer: PanelPacker) -> torch.Tensor:
+    """All tiles as [groups, n, k], checking that everything beyond n is zero."""
+    layout = packer.layout
+    dtype = getattr(torch, layout.dtype)
+    groups = []
+    for group in range(layout.groups):
+        tiles = [packer.tile(group * layout.tiles_per_group + t) for t in range(layout.tiles_per_group)]
+        assert all(len(tile) == layout.tile_bytes for tile in tiles)
+        flat = [torch.frombuffer(bytearray(tile), dtype=dtype) for tile in tiles]
+        assert not any(tile[layout.k * layout.nr :].any() for tile in flat)
+        wide = torch.cat([tile[: layout.k * layout.nr].view(layout.k, layout.nr) for tile in flat], dim=1)
+        assert not wide[:, layout.n :].any()
+        groups.append(wide[:, : layout.n].T)
+    return torch.stack(groups)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(("n", "k", "nr"), [(1, 1, 48), (48, 3, 48), (50, 7, 16), (100, 5, 8)])
+def test_linear_weights_in_both_orientations(n: int, k: int, nr: int, dtype: str) -> None:
+    weight = torch.randn(n, k).to(getattr(torch, dtype))
+    layout = PackedPanels(n=n, k=k, nr=nr, groups=1, dtype=dtype)
+    assert torch.equal(unpacked(PanelPacker(Recorder(weight), layout))[0], weight)
+    assert torch.equal(unpacked(PanelPacker(Recorder(weight.T.contiguous()), layout, outputs=1))[0], weight)
+
+
+@pytest.mark.parametrize(("groups", "kernel"), [(1, (3, 3)), (2, (1, 5)), (3, (4,))])
+def test_convolution_weights_run_over_kernel_then_channels(groups: int, kernel: tuple[int, ...]) -> None:
+    n, channels = 10, 6
+    weight = torch.randn(groups * n, channels, *kernel)
+    layout = PackedPanels(n=n, k=channels * kernel[0] * (*kernel, 1)[1], nr=16, groups=groups, dtype="float32")
+    expected = weight.movedim(1, -1).reshape(groups, n, -1)
+    assert torch.equal(unpacked(PanelPacker(Recorder(weight), layout)), expected)
+
+
+def test_transposed_convolution_weights() -> None:
+    groups, channels, n = 2, 5, 7
+    weight = torch.randn(groups * channels, n, 3, 2)
+    layout = PackedPanels(n=n, k=channels * 6, nr=16, groups=groups, dtype="float32")
+    expected = weight.view(groups, channels, n, 3, 2).permute(0, 2, 3, 4, 1).reshape(groups, n, -1)
+    assert torch.equal(unpacked(PanelPacker(Recorder(weight), layout, outputs=1)), expected)
+
+
+def test_a_tile_reads_only_its_rows() -> None:
+    reader = Recorder(torch.randn(100, 7))
+    PanelPacker(reader, PackedPanels(n=50, k=7, nr=16, groups=2, dtype="float32")).tile(7)
+    assert reader.boxes == [(slice(98, 100), slice(0, 7))]
+
+
+def test_half_weights_widen_exactly_to_float32() -> None:
+    weight = torch.randn(20, 4).to(torch.bfloat16)
+    packer = PanelPacker(Recorder(weight), PackedPanels(n=20, k=4, nr=16, groups=1, dtype="float32"))
+    assert torch.equal(unpacked(packer)[0], weight.float())
+
+
+def test_a_shape_that_disagrees_is_refused() -> None:
+    with pytest.raises(InputError, match="does not hold 1 group"):
+        PanelPacker(Recorder(torch.randn(20, 4)), PackedPanels(n=20, k=5, nr=16, groups=1, dtype="float32"))
