@@ -20,7 +20,10 @@ DIRECT_IO_BYTES = 4096
 
 
 class Pointer(msgspec.Struct, frozen=True, array_like=True):
-    """An address: `arena` + offset, byte `offset` into `block` number `index`, or into input / output number `index`."""
+    """An address: `arena` + offset, byte `offset` into `block` number `index`, or into input / output number `index`.
+
+    A block's bytes are counted from its data (`Block.offset + Block.lead`); `index` is 0 for the arena.
+    """
 
     base: Literal["arena", "block", "input", "output"]
     index: int
@@ -41,6 +44,10 @@ class Launch(msgspec.Struct, frozen=True, tag="launch"):
     reads: tuple[int, ...]
     """Indices of buffers read; with `writes` this is what `check` proves liveness from."""
     writes: tuple[int, ...]
+    shared_bytes: int = 0
+    """Bytes at `shared` (0 if the kernel has no shared workspace); for `check`."""
+    tiled: int = -1
+    """The pointer that walks a tiled constant (the last two integers are its first tile and tile count), or -1."""
 
 
 class Gather(msgspec.Struct, frozen=True, tag="gather"):
@@ -95,8 +102,12 @@ class Buffer(msgspec.Struct, frozen=True):
 class Block(msgspec.Struct, frozen=True):
     """Tiles `first_tile .. first_tile + tiles` of a constant in the arena region `offset .. offset + bytes`.
 
+    The file holds them at `position = constant.file_offset + first_tile * constant.tile_stride` of the weight section.
     The region is aligned for direct I/O and so long that the tiles fit at the file's own misalignment: the data starts
-    at `offset + lead`. Resident blocks are read once at load; streamed ones by `Read`.
+    at `offset + lead`, `lead = position % 4096`. Resident blocks are read once at load; streamed ones by `Read`.
+    Short resident blocks are packed: `lead` is 0, `offset` is a multiple of 64 and `bytes` is the data rounded up to 64
+    (only the data itself is to be read). A resident block can be read directly if `offset` and `bytes` are multiples of
+    4096 and `lead == position % 4096`; any other one needs a buffered read of exactly its data to `offset + lead`.
     """
 
     constant: int
@@ -111,8 +122,10 @@ class Block(msgspec.Struct, frozen=True):
 class ConstantInfo(msgspec.Struct, frozen=True):
     """A packed constant of the artifact; `tile_stride` ≥ tile_bytes is the distance of tiles in the file.
 
-    `file_offset` is relative to the weight section and a multiple of 4096. Gathered tables keep each row's CRC-32C in
-    the 4 bytes after its tile_bytes (so tile_stride ≥ tile_bytes + 4).
+    `file_offset` is relative to the weight section, a multiple of 4096, or for constants of at most 4096 bytes of 64,
+    where they do not cross a multiple of 4096. The section is padded to a multiple of 4096. Tiles of constants that are
+    not gathered lie without gaps (tile_stride == tile_bytes). Gathered tables keep each row's CRC-32C in the 4 bytes
+    after its tile_bytes (tile_stride ≥ tile_bytes + 4, a multiple of 16).
     """
 
     name: str
