@@ -39,6 +39,16 @@ class ConstantOutput:
     tensor_index: int | None = None
 
 
+class FrozenNone:
+    """Marks an input leaf that was frozen as None (None itself marks a tensor leaf)."""
+
+    def __repr__(self) -> str:
+        return "FROZEN_NONE"
+
+
+FROZEN_NONE = FrozenNone()
+
+
 @dataclass
 class CapturedModel:
     """`module.graph` has placeholders: first the constants (keys of `constants`), then the inputs in order.
@@ -46,7 +56,7 @@ class CapturedModel:
     Every node carries `meta["val"]` (a fake tensor, int or tuple). `inputs[i].name` is the public name and
     `input_nodes[i]` the placeholder. `output_leaves` describes the flattened output pytree; the graph's output is a
     flat tuple of exactly the tensor leaves. `in_spec` is the pytree of (args, kwargs), whose tensor leaves are the
-    inputs in order and whose other leaves (`input_leaves[i]` is None for tensors) were frozen at capture.
+    inputs in order and whose other leaves (`input_leaves[i]` is None for tensors, `FROZEN_NONE` for None) were frozen at capture.
     """
 
     module: GraphModule

@@ -1,0 +1,174 @@
+"""One spelling per operation: rewrites a decomposed graph so that passes and lowerings meet few, value-like forms.
+
+A graph has values and no strides: layout-only operators disappear, and `meta["val"]` strides carry no meaning.
+    removed        detach, alias, clone, contiguous, lift_fresh*, dropout in eval, assertions, casts to the same dtype
+    renamed        view, _unsafe_view -> reshape; _unsafe_index -> index; x.Scalar arithmetic -> x.Tensor
+    single result  native_layer_norm, native_group_norm, _native_batch_norm_legit_no_training, _fused_rms_norm,
+                   max_pool2d_with_indices -> layer_norm, group_norm, batch_norm, rms_norm, max_pool2d where only
+                   the first result is used
+    creation       scalar_tensor, full_like -> full; arange* -> arange.start_step; a dtype always, never a device
+    sizes          -1 in reshape and expand is filled in where the shape is static
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+aten = torch.ops.aten
+prims = torch.ops.prims
+
+_DROPPED = frozenset({
+    aten.detach.default, aten.alias.default, aten.clone.default, aten.contiguous.default, aten.lift_fresh.default,
+    aten.lift_fresh_copy.default, aten.detach_.default, aten.detach_copy.default, aten.alias_copy.default,
+})  # fmt: skip
+
+_ASSERTIONS = frozenset({
+    aten._assert_tensor_metadata.default, aten._assert_scalar.default, aten._assert_async.msg,
+    aten._assert_async.default, aten.sym_constrain_range.default, aten.sym_constrain_range_for_size.default,
+})  # fmt: skip
+
+_RENAMED = {
+    aten.view.default: aten.reshape.default,
+    aten._unsafe_view.default: aten.reshape.default,
+    aten._unsafe_index.Tensor: aten.index.Tensor,
+    aten.add.Scalar: aten.add.Tensor,
+    aten.sub.Scalar: aten.sub.Tensor,
+    aten.mul.Scalar: aten.mul.Tensor,
+    aten.div.Scalar: aten.div.Tensor,
+    aten.remainder.Scalar: aten.remainder.Scalar,
+}
+
+_LAYOUT_KEYS = ("device", "layout", "pin_memory", "memory_format", "non_blocking")
+
+
+def canonicalise(module: GraphModule) -> None:
+    """Rewrite `module.graph` in place; every node must carry `meta["val"]`, and new nodes do."""
+    for node in list(module.graph.nodes):
+        if node.op == "call_function":
+            _rewrite(module.graph, node)
+    module.graph.eliminate_dead_code(is_impure_node=_is_boundary)
+    module.graph.lint()
+    module.recompile()
+
+
+def _is_boundary(node: Node) -> bool:
+    return node.op in ("placeholder", "output")
+
+
+def _rewrite(graph: Graph, node: Node) -> None:
+    if node.target in _ASSERTIONS:
+        graph.erase_node(node)
+        return
+    if _is_identity(node):
+        node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+        graph.erase_node(node)
+        return
+    node.target = _RENAMED.get(node.target, node.target)  # type: ignore[arg-type]
+    if node.target in _FORMS:
+        _FORMS[node.target](graph, node)
+    node.kwargs = {key: value for key, value in node.kwargs.items() if key not in _LAYOUT_KEYS}
+
+
+def _is_identity(node: Node) -> bool:
+    if node.target in _DROPPED:
+        return True
+    if node.target is aten.dropout.default:
+        return not node.args[2]
+    if node.target in (aten._to_copy.default, prims.convert_element_type.default):
+        (source,) = node.all_input_nodes
+        return bool(source.meta["val"].dtype == node.meta["val"].dtype)
+    return False
+
+
+def _static_shape(value: torch.Tensor) -> list[int] | None:
+    return [int(n) for n in value.shape] if all(isinstance(n, int) for n in value.shape) else None
+
+
+def _fill_sizes(graph: Graph, node: Node) -> None:
+    shape = _static_shape(node.meta["val"])
+    if shape is not None:
+        node.args = (node.args[0], shape)
+
+
+def _single_result(op: Callable[..., Any], arguments: Callable[[Node], tuple[Any, ...]]) -> Callable[[Graph, Node], None]:
+    def rewrite(graph: Graph, node: Node) -> None:
+        uses = list(node.users)
+        if any(use.target is not operator.getitem or use.args[1] != 0 for use in uses):
+            return
+        with graph.inserting_after(node):
+            single = graph.call_function(op, arguments(node))
+        single.meta = {**node.meta, "val": node.meta["val"][0]}
+        for use in uses:
+            use.replace_all_uses_with(single)
+            graph.erase_node(use)
+
+    return rewrite
+
+
+def _layer_norm_arguments(node: Node) -> tuple[Any, ...]:
+    x, shape, weight, bias, eps = node.args
+    return (x, shape, weight, bias, eps)
+
+
+def _group_norm_arguments(node: Node) -> tuple[Any, ...]:
+    x, weight, bias, _n, _c, _hw, groups, eps = node.args
+    return (x, groups, weight, bias, eps)
+
+
+def _batch_norm_arguments(node: Node) -> tuple[Any, ...]:
+    x, weight, bias, mean, var, momentum, eps = node.args
+    return (x, weight, bias, mean, var, False, momentum, eps, False)
+
+
+def _rms_norm_arguments(node: Node) -> tuple[Any, ...]:
+    x, shape, weight, eps = node.args
+    return (x, shape, weight, eps)
+
+
+def _to_full(graph: Graph, node: Node) -> None:
+    """`full_like(x, v)` and `scalar_tensor(v)` as `full(shape, v)`; a dynamic shape keeps `full_like`."""
+    value, shape = node.meta["val"], _static_shape(node.meta["val"])
+    if shape is None:
+        node.kwargs = {**node.kwargs, "dtype": value.dtype}
+        return
+    fill = node.args[0] if node.target is aten.scalar_tensor.default else node.args[1]
+    node.target, node.args, node.kwargs = aten.full.default, (shape, fill), {"dtype": value.dtype}
+
+
+def _full(graph: Graph, node: Node) -> None:
+    node.kwargs = {"dtype": node.meta["val"].dtype}
+
+
+def _arange(graph: Graph, node: Node) -> None:
+    bounds = (0, *node.args) if node.target is aten.arange.default else node.args
+    node.target, node.args = aten.arange.start_step, (*bounds, 1)[:3]
+    node.kwargs = {"dtype": node.meta["val"].dtype}
+
+
+def _cast(graph: Graph, node: Node) -> None:
+    node.target, node.args = aten._to_copy.default, (node.args[0],)
+    node.kwargs = {"dtype": node.meta["val"].dtype}
+
+
+_FORMS: dict[Any, Callable[[Graph, Node], None]] = {
+    aten.reshape.default: _fill_sizes,
+    aten.expand.default: _fill_sizes,
+    aten.native_layer_norm.default: _single_result(aten.layer_norm.default, _layer_norm_arguments),
+    aten.native_group_norm.default: _single_result(aten.group_norm.default, _group_norm_arguments),
+    aten._native_batch_norm_legit_no_training.default: _single_result(aten.batch_norm.default, _batch_norm_arguments),
+    aten._fused_rms_norm.default: _single_result(aten.rms_norm.default, _rms_norm_arguments),
+    aten.max_pool2d_with_indices.default: _single_result(aten.max_pool2d.default, lambda node: node.args),
+    aten.scalar_tensor.default: _to_full,
+    aten.full_like.default: _to_full,
+    aten.full.default: _full,
+    aten.arange.default: _arange,
+    aten.arange.start: _arange,
+    aten.arange.start_step: _arange,
+    aten._to_copy.default: _cast,
+    prims.convert_element_type.default: _cast,
+}

@@ -1,0 +1,166 @@
+"""Which operators a captured graph may hold: what is kept whole, what is decomposed, and why.
+
+The table starts from PyTorch's default decompositions (everything becomes core ATen) and differs as follows.
+
+Kept whole, because one kernel does the work better than its parts could be put together again (`KEPT`):
+    linear                 the GEMM template reads the weight as it is stored, [out, in]
+    scaled_dot_product_attention, layer_norm, group_norm, rms_norm
+                           reductions with their own kernels; no intermediate ever needs memory
+    gelu, silu, hardswish, hardsigmoid, hardtanh, leaky_relu, elu, softplus, mish
+                           one scalar expression each
+    upsample_nearest2d, _upsample_nearest_exact2d, upsample_bilinear2d, upsample_bicubic2d (`.default`)
+                           index arithmetic that the decomposition would turn into gathers
+Decomposed by this project (`OWN`):
+    addmm                  with a vector as bias and unit factors: linear, so that there is one form of it
+    upsample_*.vec         the `.default` form with the size computed
+    split, split_with_sizes, unbind, chunk
+                           slices and selects: no operator with a list as result remains
+    roll                   slices and cat
+    instance_norm          group_norm with one channel per group
+    lstm, gru              single steps (`recurrent.py`)
+Decomposed by PyTorch, worth knowing:
+    matmul, einsum         mm and bmm with expand and reshape around them
+    conv1d, conv2d, conv3d, conv_transpose*
+                           aten.convolution
+    softmax, log_softmax   aten._softmax, aten._log_softmax (a dtype argument becomes a cast before it)
+    batch_norm, max_pool2d the forms with several outputs, which `canonical.py` turns into batch_norm, max_pool2d
+    pixel_shuffle, transpose, flatten, movedim
+                           reshape and permute
+    masked_fill, prelu     where
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import default_decompositions
+
+from ullage.frontends.recurrent import gru_input, lstm_input
+
+aten = torch.ops.aten
+Decomposition = Callable[..., Any]
+
+KEPT = (
+    aten.linear.default,
+    aten.scaled_dot_product_attention.default,
+    aten.layer_norm.default,
+    aten.group_norm.default,
+    aten.rms_norm.default,
+    aten.silu.default,
+    aten.hardswish.default,
+    aten.hardsigmoid.default,
+    aten.softplus.default,
+    aten.mish.default,
+    aten.upsample_nearest2d.default,
+    aten._upsample_nearest_exact2d.default,
+    aten.upsample_bilinear2d.default,
+    aten.upsample_bicubic2d.default,
+)
+
+
+def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    if bias.dim() == 1 and beta == 1 and alpha == 1 and bias.shape[0] == b.shape[1]:
+        return aten.linear.default(a, b.permute(1, 0), bias)
+    product = aten.mm.default(a, b)
+    scaled = product if alpha == 1 else product * alpha
+    return scaled + (bias if beta == 1 else bias * beta)
+
+
+def _slices(x: Tensor, sizes: Sequence[int], dim: int = 0) -> list[Tensor]:
+    pieces, start = [], 0
+    for size in sizes:
+        pieces.append(aten.slice.Tensor(x, dim, start, start + size))
+        start = start + size
+    return pieces
+
+
+def _split(x: Tensor, size: int, dim: int = 0) -> list[Tensor]:
+    length = x.shape[dim]
+    starts = range(0, int(length), int(size)) if size else range(1)
+    return [aten.slice.Tensor(x, dim, start, min(start + int(size), int(length))) for start in starts]
+
+
+def _unbind(x: Tensor, dim: int = 0) -> list[Tensor]:
+    return [aten.select.int(x, dim, i) for i in range(x.shape[dim])]
+
+
+def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor:
+    if not dims:
+        return _roll(x.reshape(-1), shifts, (0,)).reshape(x.shape)
+    for shift, dim in zip(shifts, dims, strict=True):
+        length = x.shape[dim]
+        start = (length - shift) % length if length else 0
+        x = torch.cat((x.narrow(dim, start, length - start), x.narrow(dim, 0, start)), dim)
+    return x
+
+
+def _instance_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    if use_input_stats:
+        return aten.group_norm.default(x, x.shape[1], weight, bias, eps)
+    return aten.batch_norm.default(x, weight, bias, running_mean, running_var, False, momentum, eps, cudnn_enabled)
+
+
+def _output_size(x: Tensor, size: Sequence[int] | None, factors: Sequence[float] | None) -> list[int]:
+    if size is not None:
+        return list(size)
+    assert factors is not None
+    return [int(n * f) for n, f in zip(x.shape[2:], factors, strict=True)]
+
+
+def _factors(factors: Sequence[float] | None, count: int) -> Sequence[float | None]:
+    return factors if factors is not None else (None,) * count
+
+
+def _upsample_nearest(op: Callable[..., Tensor]) -> Decomposition:
+    def decomposition(x: Tensor, size: Sequence[int] | None, factors: Sequence[float] | None) -> Tensor:
+        return op(x, _output_size(x, size, factors), *_factors(factors, 2))
+
+    return decomposition
+
+
+def _upsample_smooth(op: Callable[..., Tensor]) -> Decomposition:
+    def decomposition(
+        x: Tensor, size: Sequence[int] | None, align_corners: bool, factors: Sequence[float] | None
+    ) -> Tensor:
+        return op(x, _output_size(x, size, factors), align_corners, *_factors(factors, 2))
+
+    return decomposition
+
+
+OWN: dict[torch._ops.OpOverload, Decomposition] = {
+    aten.addmm.default: _addmm,
+    aten.split.Tensor: _split,
+    aten.split_with_sizes.default: _slices,
+    aten.unbind.int: _unbind,
+    aten.roll.default: _roll,
+    aten.instance_norm.default: _instance_norm,
+    aten.upsample_nearest2d.vec: _upsample_nearest(aten.upsample_nearest2d.default),
+    aten._upsample_nearest_exact2d.vec: _upsample_nearest(aten._upsample_nearest_exact2d.default),
+    aten.upsample_bilinear2d.vec: _upsample_smooth(aten.upsample_bilinear2d.default),
+    aten.upsample_bicubic2d.vec: _upsample_smooth(aten.upsample_bicubic2d.default),
+    aten.lstm.input: lstm_input,
+    aten.gru.input: gru_input,
+}
+
+
+def decomposition_table() -> dict[torch._ops.OperatorBase, Decomposition]:
+    """The table for `ExportedProgram.run_decompositions`: PyTorch's default without `KEPT` and with `OWN`."""
+    table = default_decompositions()
+    for op in KEPT:
+        table.pop(op, None)
+    for op, function in OWN.items():
+        table[op] = function
+    return table

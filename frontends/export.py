@@ -1,0 +1,107 @@
+"""Capture through torch.export: a module or function with example inputs becomes a `CapturedModel`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from ullage.errors import CaptureError
+from ullage.frontends.convert import from_exported
+from ullage.frontends.decompositions import decomposition_table
+from ullage.frontends.names import input_names
+from ullage.frontends.wrap import as_module
+from ullage.graph.captured import CapturedModel
+from ullage.graph.constants import Source
+
+
+def capture(
+    model: nn.Module | Callable[..., Any],
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    *,
+    sources: Mapping[str, Source] | None = None,
+) -> CapturedModel:
+    """Trace `model(*args, **kwargs)` in eval mode; `sources` gives the values of parameters that are fake tensors.
+
+    The model is left as it was. `dynamic_shapes` is as for torch.export, with an upper bound for every dimension.
+    Raises CaptureError with the reason and a hint.
+    """
+    module = as_module(model)
+    keywords = dict(kwargs or {})
+    with _evaluating(module):
+        exported = _export(module, tuple(args), keywords, dynamic_shapes)
+        names = input_names(module.forward, pytree.tree_structure((tuple(args), keywords)))
+        return from_exported(decompose(exported), names, sources or {})
+
+
+def decompose(exported: ExportedProgram) -> ExportedProgram:
+    """Run our decompositions; raises CaptureError if an operator resists."""
+    try:
+        with _quiet():
+            return exported.run_decompositions(decomposition_table())  # type: ignore[arg-type]
+    except Exception as error:
+        raise CaptureError(f"the captured graph could not be decomposed: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error that says something, cut to 200 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _export(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
+) -> ExportedProgram:
+    failures = []
+    for strict in (False, True):
+        try:
+            with _quiet():
+                return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=strict)
+        except Exception as error:
+            failures.append(error)
+    first = failures[0]
+    raise CaptureError(f"torch.export could not capture the model: {reason(first)} {_hint(first)}") from first
+
+
+_HINTS = (
+    ("specialized", "Give an example input whose dynamic dimensions are at least 2, or make that dimension static."),
+    ("Constraints violated", "Adjust dynamic_shapes to what the model allows."),
+    ("data-dependent", "Values of tensors cannot steer Python code; use torch.where or torch.cond."),
+    ("GuardOnDataDependent", "Values of tensors cannot steer Python code; use torch.where or torch.cond."),
+    ("Could not guard", "Values of tensors cannot steer Python code; use torch.where or torch.cond."),
+    ("missing", "Give example inputs for every required argument of forward."),
+)
+
+
+def _hint(error: BaseException) -> str:
+    found = next((hint for key, hint in _HINTS if key in str(error)), None)
+    return f"Hint: {found or 'torch.export.export(module, args, kwargs) alone shows the whole story.'}"
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients inside; every submodule's own mode is put back afterwards."""
+    modes = [(child, child.training) for child in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for child, training in modes:
+            child.training = training
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
