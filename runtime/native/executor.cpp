@@ -1,0 +1,166 @@
+/* Runs the commands of a plan: the C interface that Python calls once per run. */
+#include <string.h>
+
+#include "crc.h"
+#include "disk.h"
+#include "gather.h"
+#include "pool.h"
+#include "system.h"
+
+namespace {
+
+
+void run_tasks(void *what, i64 begin, i64 end, u32 thread) {
+    const LaunchCommand *launch = static_cast<const LaunchCommand *>(what);
+    UllageArgs args = {launch->pointers, launch->integers, launch->shared, launch->thread + thread * launch->thread_stride};
+    launch->kernel(&args, begin, end);
+}
+
+struct VerifyJob {
+    Context *context;
+    Block *block;
+    const Constant *constant;
+};
+
+u32 expected_checksum(const Constant *constant, const char *tile, i64 index) {
+    u32 stored;
+    if (constant->checksums) return constant->checksums[index];
+    memcpy(&stored, tile + constant->tile_bytes, sizeof stored);
+    return stored;
+}
+
+void verify_tiles(void *what, i64 begin, i64 end, u32) {
+    const VerifyJob *job = static_cast<const VerifyJob *>(what);
+    const Constant *constant = job->constant;
+    for (i64 i = begin; i < end; i++) {
+        const char *tile = job->block->region + job->block->lead + i * constant->tile_stride;
+        i64 index = job->block->first_tile + i;
+        if (crc32c(tile, constant->tile_bytes) == expected_checksum(constant, tile, index)) continue;
+        return fail(job->context, {BAD_CHECKSUM, job->block->constant, index, 0, 0, 0, 0});
+    }
+}
+
+bool wait_for(Context *c, Block *block) {
+    if (!await_block(c, block)) return false;
+    c->statistics.bytes_read += u64(block->length);
+    if (block->verified) return true;
+    VerifyJob job = {c, block, &c->constants[block->constant]};
+    parallel(c, verify_tiles, &job, block->tiles, c->threads);
+    block->verified = !failed(c);
+    return block->verified;
+}
+
+void request(Context *c, i64 index) {
+    Block *block = &c->blocks[index];
+    if (block->resident && block->state == READY && block->verified) return;
+    request_block(c, index);
+}
+
+bool run_command(Context *c, Command *command) {
+    switch (command->kind) {
+        case LAUNCH:
+            parallel(c, run_tasks, &command->launch, command->launch.tasks, c->threads);
+            return true;
+        case GATHER:
+            return run_gather(c, &command->gather);
+        case READ:
+            request(c, command->block.block);
+            return true;
+        default:
+            return wait_for(c, &c->blocks[command->block.block]);
+    }
+}
+
+bool run_commands(Context *c, Command *first, i64 count) {
+    for (i64 i = 0; i < count; i++) {
+        if (run_command(c, first + i)) continue;
+        c->failure.step = first[i].step;
+        return false;
+    }
+    return true;
+}
+
+bool load_resident(Context *c) {
+    for (i64 i = 0; i < c->block_count; i++)
+        if (c->blocks[i].resident && c->blocks[i].state == IDLE) request_block(c, i);
+    for (i64 i = 0; i < c->block_count; i++)
+        if (c->blocks[i].resident && !c->blocks[i].verified && !wait_for(c, &c->blocks[i])) return false;
+    return true;
+}
+
+void forget_streamed(Context *c) {
+    for (i64 i = 0; i < c->block_count; i++)
+        if (!c->blocks[i].resident || !c->blocks[i].verified) c->blocks[i].state = IDLE;
+}
+
+/* Brings the blocks into the state in which the commands expect them; also after a run that failed half-way. */
+bool prepare(Context *c) {
+    drain_disk(c);
+    forget_streamed(c);
+    memset(&c->failure, 0, sizeof c->failure);
+    c->dirty = 1;
+    if (!run_commands(c, c->commands, c->prologue_count) || !load_resident(c)) return false;
+    c->dirty = 0;
+    return true;
+}
+
+void patch_boundary(Context *c) {
+    for (i64 i = 0; i < c->patch_count; i++) {
+        const Patch *patch = &c->patches[i];
+        *patch->slot = static_cast<char *>(c->boundary[patch->index]) + patch->offset;
+    }
+}
+
+u32 status_of(Context *c) {
+    u32 status;
+    while (!(status = __atomic_load_n(&c->failure.status, __ATOMIC_ACQUIRE))) pause_cpu();
+    return status;
+}
+
+bool run_all(Context *c) {
+    if (c->dirty && !prepare(c)) return false;
+    prepare_pool(c);
+    patch_boundary(c);
+    return run_commands(c, c->commands + c->prologue_count, c->command_count);
+}
+
+}  // namespace
+
+/* The version of the tables that this executor reads. */
+ULL_EXPORT u32 ull_abi() { return ULL_ABI; }
+
+/* Starts the threads of a filled context; on failure nothing is left running. */
+ULL_EXPORT u32 ull_start(Context *c) {
+    u32 status = start_disk(c);
+    if (status == OK) status = start_pool(c);
+    if (status == OK) return OK;
+    stop_disk(c);
+    stop_pool(c);
+    return status;
+}
+
+/* Joins the threads and unmaps their stacks; the tables and the arena belong to the caller. */
+ULL_EXPORT void ull_stop(Context *c) {
+    stop_disk(c);
+    stop_pool(c);
+}
+
+/* Runs the prologue and reads all resident blocks. */
+ULL_EXPORT u32 ull_prepare(Context *c) {
+    memset(&c->statistics, 0, sizeof c->statistics);
+    u64 start = now_ns();
+    bool done = prepare(c);
+    c->statistics.wall_ns = now_ns() - start;
+    return done ? u32(OK) : status_of(c);
+}
+
+/* One run: boundary pointers and size-dependent words are in place; returns OK or what failed (`failure`). */
+ULL_EXPORT u32 ull_run(Context *c) {
+    memset(&c->statistics, 0, sizeof c->statistics);
+    u64 start = now_ns();
+    bool done = run_all(c);
+    c->statistics.wall_ns = now_ns() - start;
+    if (done) return OK;
+    c->dirty = 1;
+    return status_of(c);
+}
