@@ -91,7 +91,9 @@ class Convention:
 
     def restore(self, outputs: Sequence[torch.Tensor]) -> Any:
         """The original's output structure around the output tensors."""
-        leaves = [leaf.value if leaf.tensor_index is None else outputs[leaf.tensor_index] for leaf in self.output_leaves]
+        leaves = [
+            leaf.value if leaf.tensor_index is None else outputs[leaf.tensor_index] for leaf in self.output_leaves
+        ]
         return pytree.tree_unflatten(leaves, self.out_spec)
 
 

@@ -1,0 +1,132 @@
+"""The Python interface: `compile`, `load`, `minimum_budget`, `frontier`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ullage.budget import Budget, parse
+from ullage.errors import InputError
+from ullage.options import BudgetLike, CompileOptions, Progress
+
+if TYPE_CHECKING:
+    from ullage.calling import Convention
+    from ullage.driver import Prepared
+    from ullage.frontiers import Frontier
+    from ullage.runtime.load import Runner
+
+
+def compile(
+    model: Any = None,
+    example_inputs: tuple[Any, ...] | None = None,
+    *,
+    example_kwargs: Mapping[str, Any] | None = None,
+    budget: BudgetLike = None,
+    target: str = "cpu",
+    accuracy: str | float = "exact",
+    quantize: object = None,
+    sparsify: object = None,
+    calibration: Iterable[object] | None = None,
+    dynamic_shapes: object = None,
+    input_specs: Mapping[str, object] | None = None,
+    progress: Progress | bool | None = None,
+) -> Any:
+    """Compile a module, a function or a model file inside a byte budget; without a model, return a decorator.
+
+    With example inputs (or a file that knows its inputs) the work is done now; without, a module, function or module
+    class is captured at its first call. Raises BudgetTooSmall, UnsupportedOperator, CaptureError or InputError.
+    """
+    options = CompileOptions(
+        budget, target, accuracy, quantize, sparsify, calibration, dynamic_shapes, input_specs, progress
+    )
+    if model is None:
+        return lambda decorated: _compile(decorated, example_inputs, example_kwargs, options)
+    return _compile(model, example_inputs, example_kwargs, options)
+
+
+def _compile(
+    model: Any, inputs: tuple[Any, ...] | None, kwargs: Mapping[str, Any] | None, options: CompileOptions
+) -> Any:
+    import torch
+
+    from ullage.compiled import LazyCompiled, compile_now, compiled_class
+
+    if inspect.isclass(model):
+        if not issubclass(model, torch.nn.Module):
+            raise InputError(f"only torch.nn.Module classes can be compiled, found class {model.__name__}.")
+        return compiled_class(model, options)
+    if inputs is not None or kwargs is not None:
+        return compile_now(model, _as_tuple(inputs), dict(kwargs or {}), options)
+    return LazyCompiled(model, options) if callable(model) else compile_now(model, None, None, options)
+
+
+def _as_tuple(inputs: Any) -> tuple[Any, ...]:
+    if inputs is None:
+        return ()
+    if not isinstance(inputs, tuple | list):
+        raise InputError(f"example_inputs must be a tuple of arguments, found {type(inputs).__name__}.")
+    return tuple(inputs)
+
+
+def load(path: str | Path, budget: BudgetLike = None) -> Runner:
+    """Open an artifact and allocate all it needs; runs without torch. Raises ArtifactError or BudgetTooSmall."""
+    from ullage.runtime.load import load as open_artifact
+
+    return open_artifact(Path(path), None if budget is None else parse(budget))
+
+
+def minimum_budget(model: Any, example_inputs: tuple[Any, ...] | None = None, **options: Any) -> Budget:
+    """The least budget that `compile` accepts with the same arguments."""
+    prepared, _ = _prepare(model, example_inputs, **options)
+    return Budget(ram=prepared.minimum_bytes)
+
+
+def frontier(
+    model: Any,
+    example_inputs: tuple[Any, ...] | None = None,
+    budgets: Iterable[BudgetLike] | None = None,
+    *,
+    measure: bool = False,
+    **options: Any,
+) -> Frontier:
+    """Budget × time: planned at each budget (a ladder of six without any), and run there with `measure=True`."""
+    from ullage.frontiers import measured, predicted
+
+    if measure and example_inputs is None:
+        raise InputError("measuring a frontier needs example_inputs to run with.")
+    prepared, convention = _prepare(model, example_inputs, **options)
+    points = predicted(prepared, None if budgets is None else [_bytes(budget) for budget in budgets])
+    if not measure:
+        return points
+    inputs = convention.bind(_as_tuple(example_inputs), options.get("example_kwargs") or {})
+    return measured(prepared, points, inputs)
+
+
+def _prepare(
+    model: Any,
+    example_inputs: tuple[Any, ...] | None,
+    *,
+    example_kwargs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[Prepared, Convention]:
+    from ullage.calling import Convention
+    from ullage.flow import capture, prepare
+
+    chosen = CompileOptions(**options)
+    given = example_inputs is not None or example_kwargs is not None
+    captured = capture(
+        model,
+        _as_tuple(example_inputs) if given else None,
+        dict(example_kwargs or {}) if given else None,
+        chosen,
+    )
+    return prepare(captured, chosen), Convention.of(captured, model)
+
+
+def _bytes(budget: BudgetLike) -> int:
+    ram = None if budget is None else parse(budget).ram
+    if ram is None:
+        raise InputError(f"a frontier needs budgets in bytes of memory, found {budget!r}.")
+    return ram

@@ -1,0 +1,94 @@
+"""From a model to a written artifact: the steps that the function, the decorator and the command line share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ullage.budget import Budget
+from ullage.errors import BudgetTooSmall
+from ullage.facts import Facts, notes
+from ullage.graph.captured import CapturedModel
+from ullage.options import CompileOptions
+from ullage.plan.plan import Plan
+from ullage.scratch import Scratch
+
+if TYPE_CHECKING:
+    from ullage.driver import Prepared
+    from ullage.runtime.load import Runner
+
+
+@dataclass(frozen=True)
+class Built:
+    """A written artifact with its plan; `scratch` keeps a temporary file alive."""
+
+    path: Path
+    plan: Plan
+    facts: Facts
+    scratch: Scratch | None = None
+
+    def open(self) -> Runner:
+        """Load the artifact at the budget that it was planned for."""
+        from ullage.runtime.load import load
+
+        return load(self.path)
+
+
+def capture(
+    model: object, args: tuple[Any, ...] | None, kwargs: dict[str, Any] | None, options: CompileOptions
+) -> CapturedModel:
+    """The model as a graph; `args` may be None for files that know their own inputs."""
+    from ullage.frontends.load import load_model
+
+    return load_model(model, args, kwargs, options.input_specs, options.dynamic_shapes)
+
+
+def prepare(captured: CapturedModel, options: CompileOptions) -> Prepared:
+    """Rewrite, schedule and generate code: all that does not depend on the budget."""
+    from ullage.driver import prepare as run
+
+    return run(captured, options.for_driver())
+
+
+def plan(prepared: Prepared, options: CompileOptions) -> Plan:
+    """The plan at the asked budget; raises BudgetTooSmall before anything is written."""
+    _check_disk(prepared, options.limits())
+    return prepared.plan(options.budget_bytes())
+
+
+def _check_disk(prepared: Prepared, limits: Budget | None) -> None:
+    if limits is not None and limits.disk is not None and prepared.weight_bytes > limits.disk:
+        raise BudgetTooSmall({"disk": limits.disk}, {"disk": prepared.weight_bytes})
+
+
+def build(
+    model: object, args: tuple[Any, ...] | None, kwargs: dict[str, Any] | None, options: CompileOptions
+) -> tuple[Built, CapturedModel]:
+    """Everything up to an artifact in a scratch folder."""
+    captured = capture(model, args, kwargs, options)
+    prepared = prepare(captured, options)
+    planned = plan(prepared, options)
+    scratch = Scratch()
+    path = scratch.path / "model.ullage"
+    prepared.write(planned, path)
+    return Built(path, planned, facts_of(prepared, planned, options), scratch), captured
+
+
+def facts_of(prepared: Prepared, planned: Plan, options: CompileOptions) -> Facts:
+    """What reports tell about a plan."""
+    return Facts(
+        plan=planned,
+        target=str(options.machine),
+        accuracy=str(options.accuracy),
+        weight_bytes=prepared.weight_bytes,
+        rewrites=notes(prepared.rewrites),
+    )
+
+
+def ladder(minimum_bytes: int, maximum_bytes: int, rungs: int = 6) -> Iterable[int]:
+    """Budgets from the least to the one that needs no streaming, evenly spread, page-aligned, both ends included."""
+    span = max(0, maximum_bytes - minimum_bytes)
+    steps = {minimum_bytes + span * rung // (rungs - 1) // 4096 * 4096 for rung in range(rungs - 1)}
+    return sorted({*steps, minimum_bytes, maximum_bytes})
