@@ -1,0 +1,230 @@
+"""GEMM: the register tile over chunks of k, row blocks and weight tiles, with the epilogue on finished rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ullage.codegen.cpp.templates.tile import ELEMENT, ROW_POINTERS, TileSet, full_rows, row_variants
+from ullage.codegen.cpp.templates.tile_counts import (
+    CHUNK_STEPS,
+    RowBlocks,
+    ceil_div,
+    chunk_steps,
+    combine,
+    fold,
+    known,
+    row_blocks,
+    to_size,
+)
+from ullage.codegen.cpp.templates.tile_kernel import STORAGE_STRUCT, Names, epilogue, finish, indent, scalar
+from ullage.codegen.kernel import Kernel
+from ullage.codegen.loops.ir import Const, Expr
+from ullage.codegen.templates import Gemm
+from ullage.errors import InputError
+from ullage.target import Target
+
+_PACKED_BLOCK_ROWS = 256
+"""Rows that share one packing of a variable right operand."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The numbers that the text of one GEMM is made of."""
+
+    spec: Gemm
+    m: Expr
+    n: Expr
+    k: Expr
+    step: Expr
+    tiles: TileSet
+    blocks: RowBlocks
+    target: Target
+
+    def dtype(self, name: str) -> str:
+        """The storage type of a buffer."""
+        return next(buffer.dtype for buffer in self.spec.buffers if buffer.name == name)
+
+    @property
+    def one_chunk(self) -> bool:
+        """Whether k is known to be a single chunk, so that no row waits for another chunk."""
+        k = known(self.k)
+        return k is not None and k <= CHUNK_STEPS
+
+    def numbers(self) -> dict[str, Expr]:
+        """C++ constants of the kernel."""
+        return {
+            "M": self.m,
+            "N": self.n,
+            "K": self.k,
+            "STEP": self.step,
+            "BLOCK": self.blocks.rows,
+            "BLOCKS": self.blocks.count,
+        }
+
+    @property
+    def c_floats(self) -> Expr:
+        """Accumulators that are kept between chunks."""
+        rows = Const(ROW_POINTERS) if self.one_chunk else combine("add", self.blocks.rows, ROW_POINTERS)
+        return combine("mul", rows, self.tiles.width)
+
+    @property
+    def a_floats(self) -> Expr:
+        """Room for one tile's rows of one chunk, widened to float32 (none if they are read in place)."""
+        return Const(0) if self.dtype(self.spec.a_buffer) == "float32" else combine("mul", self.step, ROW_POINTERS)
+
+    @property
+    def b_floats(self) -> Expr:
+        """Room for one chunk of a packed panel of the variable right operand."""
+        return Const(0) if self.spec.weight else combine("mul", combine("add", self.step, 1), self.tiles.width)
+
+
+def emit_gemm(spec: Gemm, target: Target) -> Kernel:
+    """The kernel of a GEMM for a CPU target; tasks of a tile are its row blocks, tile-major.
+
+    Each output is a sum of chunks of k (`chunk_steps(k)` long, in order) of sequential fused multiply-adds, whatever
+    the rows, tiles and threads. Raises InputError if the operands' dtypes or the panel width do not suit.
+    """
+    plan = _plan(spec, target)
+    tasks = plan.blocks.count
+    if spec.weight is None:
+        tasks = combine("mul", combine("mul", fold(spec.batch), ceil_div(plan.n, plan.tiles.width)), tasks)
+    floats = combine("add", combine("add", plan.c_floats, plan.a_floats), plan.b_floats)
+    return finish(
+        functions=plan.tiles.functions(),
+        body=_body(plan),
+        buffers=spec.buffers,
+        dims=spec.dims,
+        tasks=to_size(tasks),
+        tiled=spec.weight is not None,
+        thread_bytes=(to_size(floats) * 4).align(64),
+    )
+
+
+def _plan(spec: Gemm, target: Target) -> _Plan:
+    m, n, k = fold(spec.m), fold(spec.n), fold(spec.k)
+    width = spec.weight.nr if spec.weight else target.panel_width
+    if width % target.lanes or width > 4 * target.lanes:
+        raise InputError(f"panels of {width} outputs do not suit {target}: wanted 1 to 4 vectors of {target.lanes}.")
+    dtypes = {buffer.name: buffer.dtype for buffer in spec.buffers}
+    wrong = {
+        name: dtypes[name] for name in (spec.a_buffer, spec.b_buffer) if name and dtypes[name] not in STORAGE_STRUCT
+    }
+    if wrong:
+        raise InputError(f"GEMM operands must be float32, float16 or bfloat16, found {wrong}.")
+    full = full_rows(target, width // target.lanes)
+    tiles = TileSet(
+        rows=row_variants(full, known(m)),
+        vectors=_vector_variants(known(n), width, target.lanes),
+        lanes=target.lanes,
+        width=width,
+        weight=spec.weight.dtype if spec.weight else "float32",
+    )
+    most = 64 if spec.weight else _PACKED_BLOCK_ROWS
+    blocks = row_blocks(m, target.threads, full, most)
+    return _Plan(spec, m, n, k, chunk_steps(k), tiles, blocks, target)
+
+
+def _vector_variants(n: int | None, width: int, lanes: int) -> tuple[int, ...]:
+    """Vector counts of the panels: all of them where n is unknown, else those of full panels and of the last."""
+    most = width // lanes
+    if n is None:
+        return tuple(range(1, most + 1))
+    last = -(-(n % width) // lanes)
+    return tuple(sorted({most if n >= width else last, last} - {0}))
+
+
+def _body(plan: _Plan) -> list[str]:
+    spec, tiles, names = plan.spec, plan.tiles, Names.of(plan.spec.buffers, plan.spec.dims)
+    full, width = tiles.rows[-1], tiles.width
+    n = known(plan.n)
+    coords = {"b": "0" if spec.weight else "batch", "m": "(row + i)"}
+    return [
+        *names.declarations(),
+        *(line for name, expr in plan.numbers().items() for line in scalar(name, expr, names)),
+        "float *const sums = (float *)args->thread;",
+        *_operands(plan, names),
+        "for (ull_i64 task = begin; task < end; ++task) {",
+        *indent(_task(plan, names)),
+        "  const ull_i64 m_begin = task % BLOCKS * BLOCK, m_end = m_begin + BLOCK < M ? m_begin + BLOCK : M;",
+        f"  const ull_i64 n_end = n_begin + {width} < N ? n_begin + {width} : N;",
+        *indent(tiles.choose_vectors("n_end - n_begin")),
+        "  for (ull_i64 k = 0; k < K; k += STEP) {",
+        "    const ull_i64 steps = k + STEP < K ? STEP : K - k;",
+        *indent(_panel(plan), 4),
+        f"    for (ull_i64 row = m_begin; row < m_end; row += {full}) {{",
+        f"      const ull_i64 rows = row + {full} < m_end ? {full} : m_end - row;",
+        *indent(_rows(plan, names), 6),
+        f"      float *const c = sums{'' if plan.one_chunk else f' + (K <= STEP ? 0 : (row - m_begin) * {width})'};",
+        *indent(tiles.call("a, &panel, 1, steps, c, k > 0"), 6),
+        "      if (k + steps < K) continue;",
+        *indent(epilogue(spec.epilogue, names, tiles, plan.target, coords, n is None or n % tiles.lanes > 0), 6),
+        "    }",
+        "  }",
+        "}",
+    ]
+
+
+def _operands(plan: _Plan, names: Names) -> list[str]:
+    """Pointers to both operands and to their widened or packed copies in the thread's workspace."""
+    spec = plan.spec
+    a_type = STORAGE_STRUCT[plan.dtype(spec.a_buffer)]
+    lines = [f"const {a_type} *const left = (const {a_type} *){names.buffers[spec.a_buffer]};"]
+    if a_type != "float":
+        lines += [*scalar("c_floats", plan.c_floats, names), "float *const wide = sums + c_floats;"]
+    if spec.weight is not None:
+        return [*lines, f"const ull_i64 first_tile = args->n[{len(spec.dims)}];"]
+    assert spec.b_buffer is not None
+    b_type = STORAGE_STRUCT[plan.dtype(spec.b_buffer)]
+    return [
+        *lines,
+        f"const {b_type} *const right = (const {b_type} *){names.buffers[spec.b_buffer]};",
+        *scalar("packed_from", combine("add", plan.c_floats, plan.a_floats), names),
+        "float *const packed = sums + packed_from;",
+        f"const ull_i64 TILES = (N + {plan.tiles.width - 1}) / {plan.tiles.width};",
+    ]
+
+
+def _task(plan: _Plan, names: Names) -> list[str]:
+    """Which batch entry, which outputs and which weights a task is about."""
+    spec, width = plan.spec, plan.tiles.width
+    if spec.weight is not None:
+        element = ELEMENT[spec.weight.dtype]
+        return [
+            "const ull_i64 tile = task / BLOCKS;",
+            f"const ull_i64 n_begin = (first_tile + tile) * {width};",
+            f"const {element} *const weights = (const {element} *)((const char *){names.buffers['w']} + "
+            f"tile * {spec.weight.tile_bytes});",
+        ]
+    assert spec.b_base is not None and spec.b_stride_k is not None and spec.b_stride_n is not None
+    return [
+        f"const ull_i64 tile = task / BLOCKS % TILES, batch = task / (BLOCKS * TILES), n_begin = tile * {width};",
+        *scalar("b_base", spec.b_base, names, {"b": "batch"}),
+        *scalar("b_stride_k", spec.b_stride_k, names),
+        *scalar("b_stride_n", spec.b_stride_n, names),
+    ]
+
+
+def _panel(plan: _Plan) -> list[str]:
+    """The panel of the chunk: in place in packed weights, else packed now."""
+    width = plan.tiles.width
+    if plan.spec.weight is not None:
+        return [f"const {ELEMENT[plan.spec.weight.dtype]} *const panel = weights + k * {width};"]
+    return [
+        "ull_pack_panel(packed, right + b_base + k * b_stride_k + n_begin * b_stride_n, b_stride_k, b_stride_n, steps,",
+        f"               n_end - n_begin, {width});",
+        "const float *const panel = packed;",
+    ]
+
+
+def _rows(plan: _Plan, names: Names) -> list[str]:
+    """Pointers to the rows of the tile at the chunk; rows beyond the last one repeat it."""
+    in_place = plan.dtype(plan.spec.a_buffer) == "float32"
+    return [
+        f"const float *a[{ROW_POINTERS}];",
+        f"for (ull_i64 i = 0; i < {plan.tiles.rows[-1]}; ++i) {{",
+        "  const ull_i64 m = row + (i < rows ? i : rows - 1);",
+        *indent(scalar("a_row", plan.spec.a_row, names, {"b": "0" if plan.spec.weight else "batch", "m": "m"})),
+        "  a[i] = left + a_row + k;" if in_place else "  a[i] = wide + i * STEP;",
+        *([] if in_place else ["  ull_widen_row(wide + i * STEP, left + a_row + k, steps);"]),
+        "}",
+    ]

@@ -1,0 +1,133 @@
+"""The register tile that GEMM and convolution share: text of `rows × vectors` accumulators over lists of pointers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ullage.target import Target
+
+ROW_POINTERS = 8
+"""Pointers per segment in a tile's list of rows, of which a tile with fewer rows reads the first."""
+
+ELEMENT = {"float32": "float", "float16": "ull_u16", "bfloat16": "ull_u16"}
+_LOAD = {
+    "float32": "ull_load<float, {lanes}>({at})",
+    "float16": "ull_from_f16<{lanes}>(ull_load<ull_u16, {lanes}>({at}))",
+    "bfloat16": "ull_from_bf16<{lanes}>(ull_load<ull_u16, {lanes}>({at}))",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TileShape:
+    """`rows` of activations times `vectors` vectors of outputs, out of panels [k][width] of dtype `weight`."""
+
+    rows: int
+    vectors: int
+    lanes: int
+    width: int
+    weight: str
+
+    @property
+    def name(self) -> str:
+        """The C++ name of the function; equal shapes share one function per translation unit."""
+        return f"tile_{self.rows}x{self.vectors}_of_{self.width}_{self.weight}"
+
+
+@dataclass(frozen=True, slots=True)
+class TileSet:
+    """The tiles that one kernel needs: row counts (ascending; a call is rounded up to the next) × vector counts."""
+
+    rows: tuple[int, ...]
+    vectors: tuple[int, ...]
+    lanes: int
+    width: int
+    weight: str
+
+    def shapes(self) -> Iterator[TileShape]:
+        """All shapes of the set."""
+        for vectors in self.vectors:
+            for rows in self.rows:
+                yield TileShape(rows, vectors, self.lanes, self.width, self.weight)
+
+    def functions(self) -> str:
+        """The C++ functions, each guarded so that kernels in one file share them."""
+        return "\n".join(tile_function(shape) for shape in self.shapes())
+
+    def choose_vectors(self, outputs: str) -> list[str]:
+        """Lines that set the C++ variable `vectors` for a number of outputs, where there is a choice."""
+        if len(self.vectors) == 1:
+            return []
+        return [f"const ull_i64 vectors = ({outputs} + {self.lanes - 1}) / {self.lanes};"]
+
+    def call(self, arguments: str) -> list[str]:
+        """Lines that run the tile for the C++ variables `rows` and `vectors` on `arguments`."""
+        lines: list[str] = []
+        for shape in self.shapes():
+            tests = [f"rows <= {shape.rows}"] if shape.rows != self.rows[-1] else []
+            tests += [f"vectors == {shape.vectors}"] if shape.vectors != self.vectors[-1] else []
+            lead = "else " if lines else ""
+            condition = f"if ({' && '.join(tests)}) " if tests else ""
+            lines.append(f"{lead}{condition}{shape.name}({arguments});")
+        return lines
+
+
+def full_rows(target: Target, vectors: int) -> int:
+    """Rows of the full tile: what the registers hold beside one broadcast and the weights, at most 8."""
+    registers = 32 if target.isa == "avx512" else 16
+    return min(8, (registers - vectors - 2) // vectors)
+
+
+def row_variants(full: int, m: int | None) -> tuple[int, ...]:
+    """Row counts of the tiles for `m` rows: exact where m is known, else a ladder up to the full tile."""
+    if m is None:
+        return (*(r for r in (1, 2, 3, 4, 6) if r < full), full)
+    return tuple(sorted({min(full, m), m % full} - {0}))
+
+
+def tile_function(shape: TileShape) -> str:
+    """C++ text of one tile.
+
+    `c[r][v] (+)= Σ_s Σ_k a[s][r][k] · b[s][k][v]` for `segments` segments of `length` steps; each sum starts at zero
+    and is added to `c` last if `more`, so its bits depend on the segments alone and not on the number of rows.
+    """
+    guard = shape.name.upper()
+    return "\n".join([f"#ifndef {guard}", f"#define {guard}", *_body(shape), "#endif"])
+
+
+def load_vector(dtype: str, lanes: int, at: str) -> str:
+    """C++ text of `lanes` elements of storage type `dtype` at pointer text `at`, as float32."""
+    return _LOAD[dtype].format(lanes=lanes, at=at)
+
+
+def _body(shape: TileShape) -> Iterator[str]:
+    element, lanes = ELEMENT[shape.weight], shape.lanes
+    rows, vectors = range(shape.rows), range(shape.vectors)
+    yield (
+        f"static __attribute__((noinline)) void {shape.name}(const float *const *a, const {element} *const *b, "
+        "ull_i64 segments, ull_i64 length, float *c, bool more) {"
+    )
+    for r in rows:
+        yield f"  ull_f32<{lanes}> {', '.join(f'c{r}_{v} = {{}}' for v in vectors)};"
+    yield f"  for (ull_i64 s = 0; s < segments; ++s, a += {ROW_POINTERS}) {{"
+    yield f"    const {element} *p = b[s];"
+    yield f"    const float {', '.join(f'*a{r} = a[{r}]' for r in rows)};"
+    yield f"    for (ull_i64 k = 0; k < length; ++k, p += {shape.width}) {{"
+    for v in vectors:
+        yield f"      const ull_f32<{lanes}> b{v} = {load_vector(shape.weight, lanes, f'p + {v * lanes}')};"
+    for r in rows:
+        sums = " ".join(f"c{r}_{v} = ull_fma<{lanes}>(x, b{v}, c{r}_{v});" for v in vectors)
+        yield f"      {{ const ull_f32<{lanes}> x = ull_splat<{lanes}>(a{r}[k]); {sums} }}"
+    yield "    }\n  }"
+    yield from _add_and_store(shape)
+    yield "}"
+
+
+def _add_and_store(shape: TileShape) -> Iterator[str]:
+    places = [(f"c{r}_{v}", r * shape.width + v * shape.lanes) for r in range(shape.rows) for v in range(shape.vectors)]
+    yield "  if (more) {"
+    for name, offset in places:
+        yield f"    {name} += ull_load<float, {shape.lanes}>(c + {offset});"
+    yield "  }"
+    for name, offset in places:
+        yield f"  ull_store<float, {shape.lanes}>(c + {offset}, {name});"
