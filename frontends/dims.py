@@ -1,8 +1,8 @@
-"""Dynamic dimensions: declared bounds on the way in, symbols with bounds on the way out."""
+"""Dynamic dimensions of a captured graph: its symbols and their bounds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -11,20 +11,6 @@ from torch.utils._sympy.numbers import IntInfinity
 
 from ullage.errors import CaptureError
 from ullage.graph.captured import DimBounds, TensorSpec
-
-Ranges = Mapping[str, Mapping[int, tuple[int, int]]]
-
-
-def dynamic_shapes_from_ranges(ranges: Ranges, names: Iterable[str]) -> dict[str, Any]:
-    """`dynamic_shapes` for torch.export from {input: {axis: (minimum, maximum)}}; other `names` are static.
-
-    Dimensions that the model forces to be equal (a sequence length shared by two inputs) become one symbol.
-    """
-    shapes: dict[str, Any] = {name: None for name in names}
-    for name, axes in ranges.items():
-        dims = {axis: torch.export.Dim.DYNAMIC(min=low, max=high) for axis, (low, high) in axes.items()}
-        shapes[name] = dims
-    return shapes
 
 
 def dim_bounds(inputs: Sequence[TensorSpec], constraints: Mapping[sympy.Symbol, Any]) -> tuple[DimBounds, ...]:

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from ullage.errors import CaptureError
 from ullage.frontends.convert import from_exported
 from ullage.frontends.decompositions import decomposition_table
+from ullage.frontends.dynamic import with_examples
 from ullage.frontends.names import input_names
 from ullage.frontends.wrap import as_module
 from ullage.graph.captured import CapturedModel
@@ -31,21 +32,21 @@ def capture(
 ) -> CapturedModel:
     """Trace `model(*args, **kwargs)` in eval mode; `sources` gives the values of parameters that are fake tensors.
 
-    The model is left as it was. `dynamic_shapes` is as for torch.export, with an upper bound for every dimension.
-    Raises CaptureError with the reason and a hint.
+    The model is left as it was. `dynamic_shapes` is as for torch.export, or {input: {axis: (minimum, maximum)}};
+    every dynamic dimension needs an upper bound. Raises CaptureError with the reason and a hint.
     """
     module = as_module(model)
-    keywords = dict(kwargs or {})
+    arguments, keywords, shapes = with_examples(module.forward, tuple(args), dict(kwargs or {}), dynamic_shapes)
     with _evaluating(module):
-        exported = _export(module, tuple(args), keywords, dynamic_shapes)
-        names = input_names(module.forward, pytree.tree_structure((tuple(args), keywords)))
+        exported = _export(module, arguments, keywords, shapes)
+        names = input_names(module.forward, pytree.tree_structure((arguments, keywords)))
         return from_exported(decompose(exported), names, sources or {})
 
 
 def decompose(exported: ExportedProgram) -> ExportedProgram:
     """Run our decompositions; raises CaptureError if an operator resists."""
     try:
-        with _quiet():
+        with quiet():
             return exported.run_decompositions(decomposition_table())  # type: ignore[arg-type]
     except Exception as error:
         raise CaptureError(f"the captured graph could not be decomposed: {reason(error)}") from error
@@ -64,7 +65,7 @@ def _export(
     failures = []
     for strict in (False, True):
         try:
-            with _quiet():
+            with quiet():
                 return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=strict)
         except Exception as error:
             failures.append(error)
@@ -101,7 +102,8 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Without torch's warnings about itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,0 +1,89 @@
+"""Which tensor of a checkpoint is which parameter: the renaming that `from_pretrained` does, on names alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ullage.errors import CaptureError
+from ullage.graph.constants import ConstantRef, Source
+from ullage.graph.recipes import Converted
+from ullage.graph.sources import FileSlice
+
+
+def match_weights(model: nn.Module, tensors: Mapping[str, FileSlice]) -> dict[str, FileSlice]:
+    """Checkpoint tensors by the model's own names; tied parameters share one.
+
+    Raises CaptureError that names every parameter without a tensor, or with one of another shape.
+    """
+    wanted = {name: value for name, value in model.state_dict(keep_vars=True).items()}
+    renamings = _renamings(model)
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    found = {_own_name(key, renamings, prefix, wanted): source for key, source in tensors.items()}
+    matched = _with_ties(wanted, found)
+    _refuse_missing(wanted, matched, found)
+    _refuse_shapes(wanted, matched)
+    return matched
+
+
+def as_sources(matched: Mapping[str, FileSlice], dtypes: Mapping[str, torch.dtype]) -> dict[str, Source]:
+    """Constant sources that deliver each parameter in the dtype that the model computes in."""
+    return {name: _as_dtype(name, source, dtypes[name]) for name, source in matched.items()}
+
+
+def _as_dtype(name: str, source: FileSlice, dtype: torch.dtype) -> Source:
+    if source.dtype == dtype:
+        return source
+    return Converted(ConstantRef(name, source.dtype, source.shape, source), dtype)
+
+
+def _renamings(model: nn.Module) -> list[Any]:
+    """Renaming rules of the installed transformers: rule objects (5.x) or pairs of patterns (4.x)."""
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+    except ImportError:
+        patterns: Mapping[str, str] = getattr(model, "_checkpoint_conversion_mapping", None) or {}
+        return [*patterns.items(), (r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")]
+    return [rule for rule in get_model_conversion_mapping(model) if not hasattr(rule, "operations")]
+
+
+def _own_name(key: str, renamings: Iterable[Any], prefix: str, wanted: Mapping[str, Any]) -> str:
+    for rule in renamings:
+        key = re.sub(rule[0], rule[1], key) if isinstance(rule, tuple) else rule.rename_source_key(key)[0]
+    if key in wanted or not prefix:
+        return key
+    without = key.removeprefix(prefix + ".")
+    return next((name for name in (without, f"{prefix}.{key}") if name in wanted), key)
+
+
+def _with_ties(wanted: Mapping[str, torch.Tensor], found: Mapping[str, FileSlice]) -> dict[str, FileSlice]:
+    by_tensor = {id(value): found[name] for name, value in wanted.items() if name in found}
+    return {name: by_tensor[id(value)] for name, value in wanted.items() if id(value) in by_tensor}
+
+
+def _refuse_missing(
+    wanted: Mapping[str, torch.Tensor], matched: Mapping[str, FileSlice], found: Mapping[str, FileSlice]
+) -> None:
+    missing = [name for name in wanted if name not in matched and not name.endswith("num_batches_tracked")]
+    if not missing:
+        return
+    unused = [name for name in found if name not in wanted]
+    spare = f" The files hold {len(unused)} tensors that the model does not know, such as {unused[0]}." if unused else ""
+    raise CaptureError(
+        f"the weight files lack {len(missing)} of the model's parameters: {', '.join(missing)}.{spare} "
+        "The class in config.json's `architectures` must be the one that the weights were saved from."
+    )
+
+
+def _refuse_shapes(wanted: Mapping[str, torch.Tensor], matched: Mapping[str, FileSlice]) -> None:
+    wrong = [
+        f"{name} (model {tuple(wanted[name].shape)}, file {source.shape})"
+        for name, source in matched.items()
+        if tuple(wanted[name].shape) != source.shape
+    ]
+    if wrong:
+        raise CaptureError(f"shapes of weights and of the model in config.json differ: {', '.join(wrong)}.")

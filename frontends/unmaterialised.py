@@ -1,0 +1,67 @@
+"""Modules whose parameters are only shapes: built without memory for weights, traced with fake tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.overrides import TorchFunctionMode
+
+from ullage.errors import CaptureError
+
+_PARAMETER_FACTORIES = frozenset({
+    torch.empty, torch.empty_like, torch.rand, torch.randn, torch.rand_like, torch.randn_like, torch.normal,
+})  # fmt: skip
+
+
+class EmptyOnMeta(TorchFunctionMode):
+    """Inside, tensors without definite values are made on the meta device; computed ones (tables) stay real."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Redirect the factories of parameters."""
+        keywords = dict(kwargs or {})
+        if func in _PARAMETER_FACTORIES:
+            keywords["device"] = "meta"
+        return func(*args, **keywords)
+
+
+def fake_state(module: nn.Module, dtypes: Mapping[str, torch.dtype]) -> None:
+    """Replace all parameters and persistent buffers by fake CPU tensors, tied ones by one; `dtypes` by name.
+
+    Raises CaptureError for buffers that are neither saved nor computed when the module is built.
+    """
+    mode = FakeTensorMode(shape_env=ShapeEnv(tracked_fakes=[]), allow_non_fake_inputs=True, export=True)
+    names = set(module.state_dict(keep_vars=True))
+    made: dict[int, torch.Tensor] = {}
+    for prefix, child in module.named_modules(remove_duplicate=False):
+        _fake_own(child, prefix + "." if prefix else "", names, dtypes, mode, made)
+
+
+def _fake_own(
+    module: nn.Module,
+    prefix: str,
+    names: set[str],
+    dtypes: Mapping[str, torch.dtype],
+    mode: FakeTensorMode,
+    made: dict[int, torch.Tensor],
+) -> None:
+    for table in (module._parameters, module._buffers):
+        for key, old in list(table.items()):
+            if old is None or id(old) in {id(fake) for fake in made.values()}:
+                continue
+            if prefix + key in names:
+                table[key] = made.setdefault(id(old), _fake(old, dtypes.get(prefix + key, old.dtype), mode))
+            elif old.is_meta:
+                raise CaptureError(f"buffer {prefix + key!r} has no values: it is neither saved nor computed.")
+
+
+def _fake(old: torch.Tensor, dtype: torch.dtype, mode: FakeTensorMode) -> torch.Tensor:
+    with mode:
+        fake = torch.empty(old.shape, dtype=dtype if old.is_floating_point() else old.dtype)
+    return nn.Parameter(fake, requires_grad=False) if isinstance(old, nn.Parameter) else fake
