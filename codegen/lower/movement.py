@@ -1,0 +1,341 @@
+"""Lowerings of operators that move elements: concatenation, padding, gathering, repeating, resampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.fx import Node
+
+from ullage.codegen.loops.ir import Apply, Cast, Const, Expr, Load
+from ullage.codegen.lower.builder import Builder
+from ullage.codegen.lower.index import ZERO
+from ullage.codegen.lower.pointwise import op
+from ullage.codegen.lower.shapes import Index, reshape_index, shape_of
+from ullage.codegen.lower.table import TABLE, aten, fake, operand, result_dtype, scalar
+from ullage.codegen.lower.values import Lazy, NotFusable, compute_dtype, literal
+
+
+def guard(expr: Expr, mask: Expr, other: float = 0) -> Expr:
+    """`expr` where `mask` holds, else `other`, such that no memory outside is touched."""
+    return op("where", mask, _masked(expr, mask), literal(other, expr.dtype))
+
+
+def _masked(expr: Expr, mask: Expr) -> Expr:
+    match expr:
+        case Load(buffer, index, dtype, None, other):
+            return Load(buffer, index, dtype, mask, other)
+        case Load(buffer, index, dtype, old, other):
+            return Load(buffer, index, dtype, op("and", old, mask), other)
+        case Apply(name, args, dtype):
+            return Apply(name, tuple(_masked(a, mask) for a in args), dtype)
+        case Cast(arg, dtype):
+            return Cast(_masked(arg, mask), dtype)
+        case _:
+            return expr
+
+
+def _between(value: Expr, low: Expr, high: Expr) -> Expr:
+    tests = []
+    if low != ZERO:
+        tests.append(op("ge", value, low))
+    tests.append(op("lt", value, high))
+    return tests[0] if len(tests) == 1 else op("and", *tests)
+
+
+def _replace(index: Index, dim: int, value: Expr) -> Index:
+    return (*index[:dim], value, *index[dim + 1 :])
+
+
+@TABLE.register("move", aten.cat)
+def _cat(builder: Builder, node: Node) -> Lazy:
+    tensors = node.args[0]
+    assert isinstance(tensors, Sequence)
+    parts = [operand(builder, t) for t in tensors if not isinstance(t, Node) or fake(t).dim() == fake(node).dim()]
+    shape = shape_of(fake(node))
+    dim = (int(node.args[1]) if len(node.args) > 1 else 0) % len(shape)  # type: ignore[call-overload]
+    compute = compute_dtype(result_dtype(node))
+
+    def at(index: Index) -> Expr:
+        start: Expr = ZERO
+        result: Expr | None = None
+        for part in parts:
+            end = builder.math.add(start, part.shape[dim])
+            mask = _between(index[dim], start, end)
+            value = part.at(_replace(index, dim, builder.math.sub(index[dim], start)))
+            value = _masked(value if value.dtype == compute else Cast(value, compute), mask)
+            result = value if result is None else op("where", op("lt", index[dim], start), result, value)
+            start = end
+        assert result is not None
+        return result
+
+    return Lazy(shape, result_dtype(node), at)
+
+
+@TABLE.register("move", aten.constant_pad_nd)
+def _pad(builder: Builder, node: Node) -> Lazy:
+    source = operand(builder, node.args[0])
+    pads = node.args[1]
+    assert isinstance(pads, Sequence)
+    value = float(node.args[2]) if len(node.args) > 2 else 0.0  # type: ignore[arg-type]
+    rank = len(source.shape)
+
+    def at(index: Index) -> Expr:
+        moved, mask = list(index), None
+        for pair in range(len(pads) // 2):
+            dim, before, after = rank - 1 - pair, pads[2 * pair], pads[2 * pair + 1]
+            if before == 0 and after == 0:
+                continue
+            low = scalar(before)
+            assert low is not None
+            moved[dim] = builder.math.sub(index[dim], low)
+            test = _between(index[dim], low, builder.math.add(low, source.shape[dim]))
+            mask = test if mask is None else op("and", mask, test)
+        inner = source.at(tuple(moved))
+        return inner if mask is None else guard(inner, mask, value)
+
+    return Lazy(shape_of(fake(node)), result_dtype(node), at)
+
+
+@TABLE.register("move", aten.flip)
+def _flip(builder: Builder, node: Node) -> Lazy:
+    source = operand(builder, node.args[0])
+    dims = {int(d) % len(source.shape) for d in node.args[1]}  # type: ignore[union-attr,call-overload]
+
+    def at(index: Index) -> Expr:
+        return source.at(tuple(
+            builder.math.sub(builder.math.sub(n, Const(1)), i) if d in dims else i
+            for d, (i, n) in enumerate(zip(index, source.shape, strict=True))
+        ))  # fmt: skip
+
+    return Lazy(source.shape, source.dtype, at)
+
+
+@TABLE.register("move", aten.roll)
+def _roll(builder: Builder, node: Node) -> Lazy:
+    source = operand(builder, node.args[0])
+    shifts, dims = node.args[1], (node.args[2] if len(node.args) > 2 else [])
+    assert isinstance(shifts, Sequence) and isinstance(dims, Sequence)
+    if not dims:
+        raise NotFusable("roll of the flattened tensor")
+    math = builder.math
+
+    def at(index: Index) -> Expr:
+        moved = list(index)
+        for shift, dim in zip(shifts, dims, strict=True):
+            d = int(dim) % len(index)  # type: ignore[call-overload]
+            size = source.shape[d]
+            back = math.mod(Const(-int(shift)), size) if isinstance(size, Const) else math.sub(size, Const(int(shift)))  # type: ignore[call-overload]
+            if isinstance(size, Const):
+                back = Const(-int(shift) % int(size.value))  # type: ignore[call-overload]
+            moved[d] = math.mod(math.add(index[d], back), size)
+        return source.at(tuple(moved))
+
+    return Lazy(source.shape, source.dtype, at)
+
+
+@TABLE.register("move", aten.repeat)
+def _repeat(builder: Builder, node: Node) -> Lazy:
+    source = operand(builder, node.args[0])
+    shape = shape_of(fake(node))
+    lead = len(shape) - len(source.shape)
+
+    def at(index: Index) -> Expr:
+        tail = index[lead:]
+        return source.at(tuple(builder.math.mod(i, n) for i, n in zip(tail, source.shape, strict=True)))
+
+    return Lazy(shape, source.dtype, at)
+
+
+def _wrapped(index: Expr, size: Expr) -> Expr:
+    negative = op("lt", index, Const(0))
+    return op("where", negative, op("add", index, size), index)
+
+
+def _clipped(index: Expr, size: Expr) -> Expr:
+    """A data-dependent index kept inside the tensor, so that no value of it can touch other memory."""
+    top = op("sub", size, Const(1))
+    return op("max", op("min", index, top), Const(0))
+
+
+@TABLE.register("move", aten.index_select)
+def _index_select(builder: Builder, node: Node) -> Lazy:
+    source, ids = operand(builder, node.args[0]), operand(builder, node.args[2])
+    dim = int(node.args[1]) % len(source.shape)  # type: ignore[call-overload]
+
+    def at(index: Index) -> Expr:
+        row = ids.at((index[dim],)) if ids.shape else ids.at(())
+        return source.at(_replace(index, dim, _clipped(_int64(row), source.shape[dim])))
+
+    return Lazy(shape_of(fake(node)), result_dtype(node), at)
+
+
+@TABLE.register("move", aten.embedding)
+def _embedding(builder: Builder, node: Node) -> Lazy:
+    table, ids = operand(builder, node.args[0]), operand(builder, node.args[1])
+
+    def at(index: Index) -> Expr:
+        return table.at((_clipped(_int64(ids.at(index[:-1])), table.shape[0]), index[-1]))
+
+    return Lazy(shape_of(fake(node)), result_dtype(node), at)
+
+
+@TABLE.register("move", aten.gather)
+def _gather(builder: Builder, node: Node) -> Lazy:
+    source, ids = operand(builder, node.args[0]), operand(builder, node.args[2])
+    dim = int(node.args[1]) % len(source.shape)  # type: ignore[call-overload]
+
+    def at(index: Index) -> Expr:
+        position = _clipped(_wrapped(_int64(ids.at(index)), source.shape[dim]), source.shape[dim])
+        return source.at(_replace(index, dim, position))
+
+    return Lazy(ids.shape, result_dtype(node), at)
+
+
+@TABLE.register("move", aten.index, aten._unsafe_index)
+def _index(builder: Builder, node: Node) -> Lazy:
+    source = operand(builder, node.args[0])
+    given = node.args[1]
+    assert isinstance(given, Sequence)
+    if any(isinstance(t, Node) and result_dtype(t) == "bool" for t in given):
+        raise NotFusable("index by a bool mask has a data-dependent shape")
+    tensors = {d: operand(builder, t) for d, t in enumerate(given) if t is not None}
+    dims = sorted(tensors)
+    adjacent = dims == list(range(dims[0], dims[-1] + 1))
+    rank = max(len(t.shape) for t in tensors.values())
+    start = dims[0] if adjacent else 0
+
+    def at(index: Index) -> Expr:
+        chosen, rest = index[start : start + rank], iter((*index[:start], *index[start + rank :]))
+        moved = []
+        for d, size in enumerate(source.shape):
+            if d not in tensors:
+                moved.append(next(rest))
+                continue
+            t = tensors[d]
+            tail = chosen[rank - len(t.shape) :]
+            value = t.at(tuple(ZERO if n == Const(1) else i for i, n in zip(tail, t.shape, strict=True)))
+            moved.append(_clipped(_wrapped(_int64(value), size), size))
+        return source.at(tuple(moved))
+
+    return Lazy(shape_of(fake(node)), result_dtype(node), at)
+
+
+def _int64(expr: Expr) -> Expr:
+    return expr if expr.dtype == "int64" else Cast(expr, "int64")
+
+
+@TABLE.register("move", aten.pixel_shuffle)
+def _pixel_shuffle(builder: Builder, node: Node) -> Lazy:
+    source = operand(builder, node.args[0])
+    factor = Const(int(node.args[1]))  # type: ignore[call-overload]
+    math = builder.math
+
+    def at(index: Index) -> Expr:
+        *lead, c, h, w = index
+        inner = math.add(math.mul(math.mod(h, factor), factor), math.mod(w, factor))
+        channel = math.add(math.mul(c, factor, factor), inner)
+        return source.at((*lead, channel, math.floordiv(h, factor), math.floordiv(w, factor)))
+
+    return Lazy(shape_of(fake(node)), result_dtype(node), at)
+
+
+@TABLE.register("move", aten.upsample_nearest1d, aten.upsample_nearest2d)
+def _upsample_nearest(builder: Builder, node: Node) -> Lazy:
+    source = operand(builder, node.args[0])
+    shape = shape_of(fake(node))
+    math = builder.math
+
+    def at(index: Index) -> Expr:
+        moved = list(index)
+        for d in range(2, len(shape)):
+            moved[d] = math.floordiv(math.mul(index[d], source.shape[d]), shape[d])
+        return source.at(tuple(moved))
+
+    return Lazy(shape, result_dtype(node), at)
+
+
+@TABLE.register("move", aten.upsample_bilinear2d)
+def _upsample_bilinear(builder: Builder, node: Node) -> Lazy:
+    source = operand(builder, node.args[0])
+    shape = shape_of(fake(node))
+    corners = bool(node.args[2])
+    scales = node.args[3] if len(node.args) > 3 else None
+    given = (
+        [scales[0], scales[1]] if isinstance(scales, Sequence) else [*node.args[3:5], None, None][:2]
+    )
+
+    def at(index: Index) -> Expr:
+        rows = _linear_weights(index[2], source.shape[2], shape[2], corners, given[0])
+        columns = _linear_weights(index[3], source.shape[3], shape[3], corners, given[1])
+        total: Expr | None = None
+        for y, wy in rows:
+            line: Expr | None = None
+            for x, wx in columns:
+                term = op("mul", source.at((index[0], index[1], y, x)), wx)
+                line = term if line is None else op("add", line, term)
+            assert line is not None
+            term = op("mul", line, wy)
+            total = term if total is None else op("add", total, term)
+        assert total is not None
+        return total
+
+    return Lazy(shape, result_dtype(node), at)
+
+
+def _linear_weights(
+    i: Expr, size: Expr, out: Expr, corners: bool, scale: object
+) -> list[tuple[Expr, Expr]]:
+    position = _source_position(i, size, out, corners, scale)
+    low = op("min", Cast(op("floor", position), "int64"), op("sub", size, Const(1)))
+    high = op("min", op("add", low, Const(1)), op("sub", size, Const(1)))
+    weight = op("sub", position, Cast(low, "float32"))
+    return [(low, op("sub", literal(1, "float32"), weight)), (high, weight)]
+
+
+def _source_position(i: Expr, size: Expr, out: Expr, corners: bool, scale: object) -> Expr:
+    value, n, m = (Cast(e, "float32") for e in (i, size, out))
+    if corners:
+        one = literal(1, "float32")
+        ratio = op("div", op("sub", n, one), op("max", op("sub", m, one), one))
+        return op("mul", value, ratio)
+    ratio = literal(1.0 / float(scale), "float32") if isinstance(scale, float) else op("div", n, m)
+    half = literal(0.5, "float32")
+    return op("max", op("sub", op("mul", op("add", value, half), ratio), half), literal(0, "float32"))
+
+
+@TABLE.register("move", aten.tril, aten.triu)
+def _triangle(builder: Builder, node: Node) -> Lazy:
+    source = operand(builder, node.args[0])
+    diagonal = int(node.args[1]) if len(node.args) > 1 else 0  # type: ignore[call-overload]
+    lower = node.target in (aten.tril.default,)
+
+    def at(index: Index) -> Expr:
+        limit = builder.math.add(index[-2], Const(diagonal))
+        keep = op("le" if lower else "ge", index[-1], limit)
+        value = source.at(index)
+        return op("where", keep, value, literal(0, value.dtype))
+
+    return Lazy(source.shape, source.dtype, at)
+
+
+@TABLE.register("move", aten.stack)
+def _stack(builder: Builder, node: Node) -> Lazy:
+    tensors = node.args[0]
+    assert isinstance(tensors, Sequence)
+    parts = [operand(builder, t) for t in tensors]
+    shape = shape_of(fake(node))
+    dim = (int(node.args[1]) if len(node.args) > 1 else 0) % len(shape)  # type: ignore[call-overload]
+
+    def at(index: Index) -> Expr:
+        inner = (*index[:dim], *index[dim + 1 :])
+        result = parts[-1].at(inner)
+        for number in range(len(parts) - 2, -1, -1):
+            result = op("where", op("eq", index[dim], Const(number)), parts[number].at(inner), result)
+        return result
+
+    return Lazy(shape, result_dtype(node), at)
+
+
+def reshaped(builder: Builder, source: Lazy, shape: tuple[Expr, ...]) -> Lazy:
+    """The same elements in row-major order with another shape."""
+    return Lazy(shape, source.dtype, lambda i: source.at(reshape_index(builder.math, i, source.shape, shape)))

@@ -1,0 +1,187 @@
+"""From a group of nodes to one loop kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch.fx import Node
+
+from ullage.codegen.loops.ir import (
+    Dim,
+    Expr,
+    Load,
+    Loop,
+    LoopKernel,
+    Reduce,
+    Stage,
+    Store,
+    Var,
+    children,
+    walk,
+)
+from ullage.codegen.lower.builder import Builder
+from ullage.codegen.lower.index import ONE, IndexMath, to_poly
+from ullage.codegen.lower.reductions import scan_node
+from ullage.codegen.lower.shapes import Index, reshape_index, view_groups
+from ullage.codegen.lower.table import operand
+from ullage.codegen.lower.values import Lazy, NotFusable, View, cast, compute_dtype
+
+Output = tuple[Node, View]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an output is stored from: its index, and the loops of the stage."""
+
+    index: Index
+    loops: tuple[Loop, ...]
+
+
+def lower_loops(builder: Builder, nodes: Sequence[Node], outputs: Sequence[Output]) -> LoopKernel:
+    """Lower nodes (in order) with the given outputs; raises NotFusable if they do not make one kernel."""
+    if any(scan_node(node) for node in nodes):
+        _lower_scan(builder, nodes, outputs)
+    else:
+        for node in nodes:
+            builder.value(node)
+        for node, view in outputs:
+            _store(builder, builder.value(node), view)
+    return _assemble(builder, outputs)
+
+
+def _store(builder: Builder, value: Lazy, view: View) -> None:
+    place = _place(builder, value)
+    store = builder.store(view, place.index, value.at(place.index))
+    builder.append(place.loops, (store,))
+
+
+def _place(builder: Builder, value: Lazy) -> Place:
+    if builder.space is not None:
+        shape, index = builder.space
+        if view_groups(value.shape, shape) is not None:
+            return Place(reshape_index(builder.math, index, value.shape, shape), builder.space_loops)
+        return Place(builder.set_rows(value.shape), ())
+    if builder.row_shape is None:
+        return Place(builder.set_rows(value.shape), ())
+    if view_groups(value.shape, builder.row_shape) is None:
+        raise NotFusable(f"outputs of different sizes: {value.shape} and {builder.row_shape}")
+    return Place(reshape_index(builder.math, builder.row_index, value.shape, builder.row_shape), ())
+
+
+def _lower_scan(builder: Builder, nodes: Sequence[Node], outputs: Sequence[Output]) -> None:
+    (scan,) = [node for node in nodes if scan_node(node)]
+    if [node for node, _ in outputs] != [scan]:
+        raise NotFusable("a running reduction must be the last of its kernel")
+    source = operand(builder, scan.args[0])
+    dim = int(scan.args[1]) % len(source.shape)  # type: ignore[call-overload]
+    index, loops = builder.reduce_space(source.shape, (dim,))
+    view = outputs[0][1]
+    dtype = compute_dtype(view.dtype)
+    kind = "sum" if "cumsum" in str(scan.target) else "prod"
+    if not loops:
+        builder.append((), (builder.store(view, index, cast(source.at(index), dtype)),))
+        return
+    value = cast(source.at(index), dtype)
+    builder.scan(kind, value, loops, dtype, lambda ref: builder.store(view, index, ref))
+
+
+def _assemble(builder: Builder, outputs: Sequence[Output]) -> LoopKernel:
+    assert builder.row_shape is not None
+    outer = tuple(
+        Loop(index.name, size)
+        for index, size in zip(builder.row_index, builder.row_shape, strict=True)
+        if isinstance(index, Var)
+    )
+    stages = tuple(_order_stage(builder.math, stage) for stage in builder.stages)
+    stores = [s for stage in stages for s in stage.body if isinstance(s, Store) and s.buffer.startswith("b")]
+    outer = _ordered(builder.math, outer, [s.index for s in stores])
+    buffers = tuple(builder.buffers)
+    return LoopKernel(buffers, dims_used(outer, stages, buffers), outer, stages)
+
+
+def _order_stage(math: IndexMath, stage: Stage) -> Stage:
+    fixed = any(not isinstance(s, Store) and not (isinstance(s, Reduce) and not s.op.startswith("arg")) for s in stage.body)
+    if len(stage.loops) < 2 or fixed:
+        return stage
+    stores = [s.index for s in stage.body if isinstance(s, Store)]
+    loads = [e.index for s in stage.body for e in walk(s.value) if isinstance(e, Load)]
+    return Stage(_ordered(math, stage.loops, stores + loads), stage.body)
+
+
+def _ordered(math: IndexMath, loops: tuple[Loop, ...], indices: Sequence[Expr]) -> tuple[Loop, ...]:
+    """Loops with the smallest stride innermost, judged by the first index that knows them all."""
+    for index in indices:
+        strides = [_stride(math, index, loop.var) for loop in loops]
+        if all(s is not None for s in strides):
+            order = sorted(range(len(loops)), key=lambda i: -(strides[i] or 0))
+            return tuple(loops[i] for i in order)
+    return loops
+
+
+def _stride(math: IndexMath, index: Expr, var: str) -> int | None:
+    """The (largest possible) stride of a variable in an index; None if it is not linear in it."""
+    total = 0
+    for monomial, coefficient in to_poly(index).items():
+        if Var(var) in monomial:
+            rest = [atom for atom in monomial if atom != Var(var)]
+            high = math.bounds(math.mul(ONE, *rest))[1]
+            total += coefficient * (high if high is not None else 1)
+        elif any(isinstance(e, Var) and e.name == var for atom in monomial for e in walk(atom)):
+            return None
+    return total
+
+
+def dims_used(outer: Sequence[Loop], stages: Sequence[Stage], buffers: Sequence[object] = ()) -> tuple[str, ...]:
+    """The run-time dimensions that loops and statements read, sorted."""
+    exprs: list[Expr] = [loop.extent for loop in outer]
+    for stage in stages:
+        exprs += [loop.extent for loop in stage.loops]
+        for statement in stage.body:
+            exprs.append(statement.value)
+            if isinstance(statement, Store):
+                exprs.append(statement.index)
+    exprs += [b.elements for b in buffers if getattr(b, "elements", None) is not None]  # type: ignore[attr-defined]
+    return dims_in(exprs)
+
+
+def dims_in(exprs: Sequence[Expr]) -> tuple[str, ...]:
+    """The run-time dimensions that expressions read, sorted."""
+    names: set[str] = set()
+    seen: set[int] = set()
+    stack = list(exprs)
+    while stack:
+        expr = stack.pop()
+        if id(expr) in seen:
+            continue
+        seen.add(id(expr))
+        if isinstance(expr, Dim):
+            names.add(expr.name)
+        stack.extend(children(expr))
+    return tuple(sorted(names))
+
+
+def inplace_pairs(kernel: LoopKernel) -> tuple[tuple[str, str], ...]:
+    """Pairs (buffer read, buffer written) that may be the same memory: every read is at the index that is written.
+
+    There is one store, in the last stage, so that nothing of the same outer point is read after it was overwritten.
+    """
+    last = kernel.stages[-1]
+    if any(isinstance(s, Store) and not s.buffer.startswith("row") for stage in kernel.stages[:-1] for s in stage.body):
+        return ()
+    loads: dict[str, set[Expr]] = {}
+    for stage in kernel.stages:
+        for statement in stage.body:
+            for expr in walk(statement.value):
+                if isinstance(expr, Load):
+                    loads.setdefault(expr.buffer, set()).add(expr.index)
+    dtypes = {b.name: b.dtype for b in kernel.buffers}
+    stores = [s for s in last.body if isinstance(s, Store)]
+    if len(stores) != 1:
+        return ()
+    return tuple(
+        (name, s.buffer)
+        for s in stores
+        for name, indices in loads.items()
+        if name != s.buffer and indices == {s.index} and dtypes[name] == dtypes[s.buffer] and not name.startswith("row")
+    )

@@ -1,0 +1,58 @@
+"""Floating point operations and bytes of a step, for the cost model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ullage.codegen.loops.ir import DTYPE_BYTES, Apply, Buffer, Expr, Load, LoopKernel, Store, walk
+from ullage.codegen.lower.index import IndexMath
+from ullage.codegen.templates import Attention, Conv2d, Gemm
+
+Cost = tuple[int, int]
+_TRANSCENDENTAL = frozenset({"exp", "exp2", "log", "erf", "tanh", "sigmoid", "pow", "sin", "cos", "log1p", "expm1"})
+_TRANSCENDENTAL_FLOPS = 20
+
+
+def step_cost(spec: LoopKernel | Gemm | Conv2d | Attention, dim_max: Mapping[str, int]) -> Cost:
+    """(flops, bytes moved) at the upper bounds of the dimensions."""
+    math = IndexMath({}, dim_max)
+
+    def size(expr: Expr) -> int:
+        return math.bounds(expr)[1] or 1
+
+    match spec:
+        case Gemm():
+            rows, columns, inner = size(spec.batch) * size(spec.m), size(spec.n), size(spec.k)
+            moved = rows * (inner + columns) + columns * inner * (1 if spec.weight else size(spec.batch))
+            return 2 * rows * columns * inner, 4 * moved
+        case Conv2d():
+            pixels = size(spec.batch) * size(spec.out_h) * size(spec.out_w)
+            taps = spec.kernel[0] * spec.kernel[1] * spec.in_c // spec.groups
+            inputs = size(spec.batch) * size(spec.in_h) * size(spec.in_w) * spec.in_c
+            return 2 * pixels * spec.out_c * taps, 4 * (inputs + pixels * spec.out_c + spec.out_c * taps)
+        case Attention():
+            rows = size(spec.batch) * size(spec.heads) * size(spec.queries)
+            width = spec.head_dim + spec.value_dim
+            return 2 * rows * size(spec.keys) * width, 4 * rows * width * 2
+        case LoopKernel():
+            return _loop_cost(spec, size)
+
+
+def _loop_cost(kernel: LoopKernel, size: object) -> Cost:
+    outer = 1
+    for loop in kernel.outer:
+        outer *= size(loop.extent)  # type: ignore[operator]
+    widths = {b.name: DTYPE_BYTES[b.dtype] for b in kernel.buffers if isinstance(b, Buffer)}
+    flops = moved = 0
+    for stage in kernel.stages:
+        points = outer
+        for loop in stage.loops:
+            points *= size(loop.extent)  # type: ignore[operator]
+        seen: set[Expr] = {e for s in stage.body for e in walk(s.value)}
+        for expr in seen:
+            if isinstance(expr, Apply) and expr.dtype != "int64":
+                flops += points * (_TRANSCENDENTAL_FLOPS if expr.op in _TRANSCENDENTAL else 1)
+            elif isinstance(expr, Load):
+                moved += points * widths[expr.buffer]
+        moved += points * sum(widths[s.buffer] for s in stage.body if isinstance(s, Store))
+    return flops, moved
