@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ullage.budget import Budget, parse
+from ullage.budget import Budget, parse_budget
 from ullage.errors import InputError
 from ullage.options import BudgetLike, CompileOptions, Progress
 
@@ -74,7 +74,7 @@ def load(path: str | Path, budget: BudgetLike = None) -> Runner:
     """Open an artifact and allocate all it needs; runs without torch. Raises ArtifactError or BudgetTooSmall."""
     from ullage.runtime.load import load as open_artifact
 
-    return open_artifact(Path(path), None if budget is None else parse(budget))
+    return open_artifact(Path(path), None if budget is None else parse_budget(budget))
 
 
 def minimum_budget(model: Any, example_inputs: tuple[Any, ...] | None = None, **options: Any) -> Budget:
@@ -126,7 +126,7 @@ def _prepare(
 
 
 def _bytes(budget: BudgetLike) -> int:
-    ram = None if budget is None else parse(budget).ram
+    ram = None if budget is None else parse_budget(budget).ram
     if ram is None:
         raise InputError(f"a frontier needs budgets in bytes of memory, found {budget!r}.")
     return ram

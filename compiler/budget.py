@@ -70,9 +70,15 @@ def format_bytes(count: int) -> str:
 
 
 def free_bytes() -> int:
-    """Bytes of RAM that this process may still take: what the machine has available, cut by every memory cgroup above."""
+    """Bytes of RAM that this process may still take: what the machine has available, cut by every memory cgroup."""
     free = [_available_bytes(), *(_cgroup_free(folder) for folder in _memory_cgroups())]
     return max(1, min(value for value in free if value is not None))
+
+
+def limit_bytes() -> int | None:
+    """The least limit of the memory cgroups that this process is in; None without one."""
+    limits = [_cgroup_limit(folder) for folder in _memory_cgroups()]
+    return min((value for value in limits if value is not None), default=None)
 
 
 def _available_bytes() -> int:
@@ -104,13 +110,19 @@ def _upward(root: Path, path: str) -> list[Path]:
 
 def _cgroup_free(folder: Path) -> int | None:
     """Limit − usage + page cache that the kernel can drop; None without a limit."""
-    limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
+    limit = _cgroup_limit(folder)
     usage = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes")
-    if limit is None or usage is None or limit >= 1 << 60:
+    if limit is None or usage is None:
         return None
     stat = folder / "memory.stat"
-    match = re.search(r"^(?:total_)?inactive_file (\d+)", stat.read_text() if stat.exists() else "", re.MULTILINE)
-    return max(0, limit - usage + (int(match.group(1)) if match else 0))
+    text = stat.read_text() if stat.exists() else ""
+    droppable = max((int(n) for n in re.findall(r"^(?:total_)?inactive_file (\d+)", text, re.MULTILINE)), default=0)
+    return max(0, limit - usage + droppable)
+
+
+def _cgroup_limit(folder: Path) -> int | None:
+    limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
+    return None if limit is None or limit >= 1 << 60 else limit
 
 
 def _number(path: Path) -> int | None:

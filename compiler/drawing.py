@@ -8,7 +8,8 @@ from html import escape
 from math import log10
 from typing import Any
 
-from ullage.facts import bytes_text, seconds_text
+from ullage.budget import format_bytes
+from ullage.facts import seconds_text
 from ullage.plan.plan import Command, Gather, Launch, Plan, Read, Wait
 
 BAR_COLOURS = ["#3b6ea5", "#e8964a", "#6aa56b", "#8e6fb0", "#b5555a", "#4a9c9c", "#999999"]
@@ -100,7 +101,7 @@ def _colour(region: Region, number: int) -> str:
 
 def _hover(region: Region) -> str:
     return escape(
-        f"{region.name}: {region.kind}, {bytes_text(region.bytes)} at {region.offset}, "
+        f"{region.name}: {region.kind}, {format_bytes(region.bytes)} at {region.offset}, "
         f"commands {region.first}–{region.last}"
     )
 
@@ -147,7 +148,7 @@ def stacked_bar(parts: Mapping[str, int]) -> str:
     shapes, x = [], 0.0
     for (name, count), colour in zip(parts.items(), BAR_COLOURS * len(parts), strict=False):
         width = _WIDTH * count / total
-        title = escape(f"{name}: {bytes_text(count)}")
+        title = escape(f"{name}: {format_bytes(count)}")
         shapes.append(
             f'<rect x="{x:.1f}" width="{width:.1f}" height="26" fill="{colour}"><title>{title}</title></rect>'
         )
@@ -168,11 +169,11 @@ def frontier_chart(points: Sequence[Mapping[str, Any]]) -> str:
                 continue
             x = _LEFT + 10 + (_WIDTH - _LEFT - 30) * (point["budget_bytes"] - first) / (last - first)
             y = (_HEIGHT - _BOTTOM - 10) * (1 - (log10(point[key]) - low) / (high - low)) + 5
-            title = escape(f"{bytes_text(point['budget_bytes'])}: {seconds_text(point[key])} ({key.split('_')[0]})")
+            title = escape(f"{format_bytes(point['budget_bytes'])}: {seconds_text(point[key])} ({key.split('_')[0]})")
             shapes.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"><title>{title}</title></circle>')
     ends = (
-        f'<text x="{_LEFT}" y="{_HEIGHT - 6}">{bytes_text(first)}</text>'
-        f'<text x="{_WIDTH}" y="{_HEIGHT - 6}" text-anchor="end">{bytes_text(last)}</text>'
+        f'<text x="{_LEFT}" y="{_HEIGHT - 6}">{format_bytes(first)}</text>'
+        f'<text x="{_WIDTH}" y="{_HEIGHT - 6}" text-anchor="end">{format_bytes(last)}</text>'
         f'<text x="0" y="14">{seconds_text(max(times))}</text>'
         f'<text x="0" y="{_HEIGHT - _BOTTOM}">{seconds_text(min(times))}</text>'
     )
@@ -185,7 +186,8 @@ def _axes(commands: int, top: int, height: float = _HEIGHT) -> str:
     for quarter in range(5):
         y = floor - floor * quarter / 4
         lines.append(f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH}" y2="{y:.1f}" stroke="var(--line)"/>')
-        lines.append(f'<text x="{_LEFT - 6}" y="{y + 10:.1f}" text-anchor="end">{bytes_text(top * quarter / 4)}</text>')
+        label = format_bytes(top * quarter // 4)
+        lines.append(f'<text x="{_LEFT - 6}" y="{y + 10:.1f}" text-anchor="end">{label}</text>')
     lines.append(f'<text x="{_WIDTH}" y="{height - 6}" text-anchor="end">{commands} commands</text>')
     return "".join(lines)
 

@@ -47,14 +47,6 @@ def _note(rewrite: Any) -> Note:
     return Note(rewrite.pass_name, rewrite.what, rewrite.where, rewrite.error)
 
 
-def bytes_text(count: float) -> str:
-    """A byte count for people, in binary units."""
-    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if count >= size:
-            return f"{count / size:.2f} {unit}"
-    return f"{count:.0f} B"
-
-
 def seconds_text(seconds: float) -> str:
     """A duration for people."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):

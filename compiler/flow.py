@@ -54,7 +54,7 @@ def prepare(captured: CapturedModel, options: CompileOptions) -> Prepared:
 
 def plan(prepared: Prepared, options: CompileOptions) -> Plan:
     """The plan at the asked budget; raises BudgetTooSmall before anything is written."""
-    _check_disk(prepared, options.limits())
+    _check_disk(prepared, options.limits)
     return prepared.plan(options.budget_bytes())
 
 

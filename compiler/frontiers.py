@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ullage.facts import bytes_text, seconds_text
+from ullage.budget import format_bytes
+from ullage.facts import seconds_text
 from ullage.flow import ladder
 from ullage.plan.plan import Plan
 from ullage.report import frontier_page
@@ -59,7 +60,7 @@ class Frontier:
 def _row(point: Point) -> tuple[str, ...]:
     figures = (point.budget_bytes, point.peak_bytes, point.resident_bytes, point.streamed_bytes_per_run)
     measured = "–" if point.measured_seconds is None else seconds_text(point.measured_seconds)
-    return (*map(bytes_text, figures), seconds_text(point.predicted_seconds), measured, f"{point.error:g}")
+    return (*map(format_bytes, figures), seconds_text(point.predicted_seconds), measured, f"{point.error:g}")
 
 
 def predicted(prepared: Prepared, budgets: Iterable[int] | None = None) -> Frontier:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ullage.budget import Budget, parse
+from ullage.budget import Budget, parse_budget
 from ullage.errors import InputError, UllageError
 from ullage.target import Target
 
@@ -37,7 +38,11 @@ class CompileOptions:
         self._refuse_lossy()
         if self.machine.kind != "cpu":
             raise UllageError(f"target {self.target!r} cannot be compiled for yet; use target='cpu'.")
-        self.limits()
+        self._check_budget()
+
+    def _check_budget(self) -> None:
+        if self.limits is not None and self.limits.device is not None:
+            raise InputError(f"target {self.target!r} has no device memory to limit; give ram= or a number of bytes.")
 
     def _refuse_lossy(self) -> None:
         asked = [name for name in ("quantize", "sparsify") if getattr(self, name) is not None]
@@ -53,19 +58,19 @@ class CompileOptions:
                 "use accuracy='exact' without quantize and sparsify."
             )
 
-    @property
+    @cached_property
     def machine(self) -> Target:
         """What code is made for."""
         return Target.parse(self.target)
 
+    @cached_property
     def limits(self) -> Budget | None:
         """The budget as bytes per tier; None without one. Raises InputError for text that is no budget."""
-        return None if self.budget is None else parse(self.budget)
+        return None if self.budget is None else parse_budget(self.budget, self.machine.kind)
 
     def budget_bytes(self) -> int | None:
         """Bytes of the memory that the target computes from; None without a budget."""
-        limits = self.limits()
-        return None if limits is None else limits.ram
+        return None if self.limits is None else self.limits.of(self.machine.kind)
 
     def for_driver(self) -> Options:
         """The same, as the driver wants it."""

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from ullage.budget import format_bytes
 from ullage.drawing import BAR_COLOURS, frontier_chart, live_chart, memory_map, stacked_bar
-from ullage.facts import Facts, bytes_text, command_counts, held_parts, kernel_uses, seconds_text, tensor_json
+from ullage.facts import Facts, command_counts, held_parts, kernel_uses, seconds_text, tensor_json
 
 _STYLE = """
 :root{--ink:#1b2430;--dim:#66707d;--line:#dfe3e8;--page:#fff;--card:#f7f8fa;--accent:#0b6e99}
@@ -33,13 +34,13 @@ margin-right:.35em}summary{cursor:pointer;color:var(--accent)}details{margin:.3r
 def explain(facts: Facts) -> str:
     """What the model holds, what was done to it, and what a run does, as plain text."""
     plan = facts.plan
-    budget = bytes_text(plan.budget_bytes) if plan.budget_bytes else "none"
+    budget = format_bytes(plan.budget_bytes) if plan.budget_bytes else "none"
     counts = command_counts(plan)
     lines = [
         f"target {facts.target}, accuracy {facts.accuracy}, {plan.threads} threads",
-        f"budget {budget}; peak {bytes_text(plan.peak_bytes)}; least possible {bytes_text(plan.minimum_bytes)}",
-        *(f"  {name}: {bytes_text(count)}" for name, count in held_parts(plan).items()),
-        f"weights {bytes_text(facts.weight_bytes)}; {bytes_text(plan.streamed_bytes_per_run)} are read in each run",
+        f"budget {budget}; peak {format_bytes(plan.peak_bytes)}; least possible {format_bytes(plan.minimum_bytes)}",
+        *(f"  {name}: {format_bytes(count)}" for name, count in held_parts(plan).items()),
+        f"weights {format_bytes(facts.weight_bytes)}; {format_bytes(plan.streamed_bytes_per_run)} are read in each run",
         f"one run: {counts['launches']} launches of {len(kernel_uses(plan))} kernels, {counts['gathers']} gathers, "
         f"{counts['reads']} disk reads; {seconds_text(plan.prediction.seconds)} predicted",
         f"rewrites: {len(facts.rewrites)}",
@@ -78,10 +79,10 @@ def frontier_table(points: Sequence[dict[str, Any]]) -> str:
     """The points of a frontier as an HTML table."""
     rows = [
         [
-            bytes_text(point["budget_bytes"]),
-            bytes_text(point["peak_bytes"]),
-            bytes_text(point["resident_bytes"]),
-            bytes_text(point["streamed_bytes_per_run"]),
+            format_bytes(point["budget_bytes"]),
+            format_bytes(point["peak_bytes"]),
+            format_bytes(point["resident_bytes"]),
+            format_bytes(point["streamed_bytes_per_run"]),
             seconds_text(point["predicted_seconds"]),
             "–" if point["measured_seconds"] is None else seconds_text(point["measured_seconds"]),
         ]
@@ -103,11 +104,11 @@ def _section(title: str, body: str, note: str = "") -> str:
 def _header(facts: Facts, title: str) -> str:
     plan = facts.plan
     cards = {
-        "budget": bytes_text(plan.budget_bytes) if plan.budget_bytes else "unlimited",
-        "planned peak": bytes_text(plan.peak_bytes),
-        "least budget": bytes_text(plan.minimum_bytes),
-        "weights": bytes_text(facts.weight_bytes),
-        "read per run": bytes_text(plan.streamed_bytes_per_run),
+        "budget": format_bytes(plan.budget_bytes) if plan.budget_bytes else "unlimited",
+        "planned peak": format_bytes(plan.peak_bytes),
+        "least budget": format_bytes(plan.minimum_bytes),
+        "weights": format_bytes(facts.weight_bytes),
+        "read per run": format_bytes(plan.streamed_bytes_per_run),
         "predicted time": seconds_text(plan.prediction.seconds),
     }
     boxes = "".join(f'<div class="card"><span>{escape(k)}</span><b>{escape(v)}</b></div>' for k, v in cards.items())
@@ -117,7 +118,7 @@ def _header(facts: Facts, title: str) -> str:
 
 def _legend(parts: dict[str, int]) -> str:
     pairs = zip(parts.items(), BAR_COLOURS * len(parts), strict=False)
-    items = (f'<span><i style="background:{c}"></i>{escape(n)} {bytes_text(b)}</span>' for (n, b), c in pairs)
+    items = (f'<span><i style="background:{c}"></i>{escape(n)} {format_bytes(b)}</span>' for (n, b), c in pairs)
     return f'<div class="legend">{"".join(items)}</div>'
 
 
@@ -139,7 +140,7 @@ def _prediction_table(facts: Facts) -> str:
         ("computing", seconds_text(prediction.compute_seconds)),
         ("reading from disk", seconds_text(prediction.read_seconds)),
         ("waiting for the disk", seconds_text(prediction.stall_seconds)),
-        ("bytes streamed", bytes_text(prediction.streamed_bytes)),
+        ("bytes streamed", format_bytes(prediction.streamed_bytes)),
         *((name, str(count)) for name, count in counts.items()),
     ]
     return _table(["", "value"], rows, numbers=[1])

@@ -1,0 +1,123 @@
+"""`ullage run` and `ullage inspect`: standard library, numpy and the runtime only."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ullage.errors import InputError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Wrong usage is an error like any other: one line, exit code 2."""
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of both commands."""
+    top = _Parser(prog="ullage")
+    commands = top.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="Run an artifact.", description="Run an artifact.")
+    run.add_argument("artifact", type=Path, metavar="OUT.ullage")
+    run.add_argument("--input", type=Path, metavar="IN", help=".npz with input names as keys; .npy for one input")
+    run.add_argument("--output", type=Path, metavar="OUT", help=".npz (or .npy for one output) to write")
+    run.add_argument("--budget", metavar="BYTES", help="replan for this budget, such as 24MiB")
+    run.add_argument("--repeat", type=int, default=1, metavar="N", help="number of runs")
+    run.add_argument("--json", action="store_true", help="print one JSON document")
+    inspect = commands.add_parser(
+        "inspect", help="What an artifact holds and promises.", description="What an artifact holds and promises."
+    )
+    inspect.add_argument("artifact", type=Path, metavar="OUT.ullage")
+    inspect.add_argument("--json", action="store_true", help="print one JSON document")
+    return top
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Parse and run; returns the exit code."""
+    try:
+        options = parser().parse_args(list(arguments))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return run(options) if options.command == "run" else inspect(options)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Load, run `--repeat` times, write the outputs, say what it took."""
+    from ullage.arrays import read_arrays, write_arrays
+    from ullage.budget import parse_budget
+    from ullage.facts import tensor_json
+    from ullage.runtime.load import load
+
+    if options.repeat < 1:
+        raise InputError(f"--repeat must be at least 1, found {options.repeat}.")
+    budget = None if options.budget is None else parse_budget(options.budget)
+    runner = load(options.artifact, budget)
+    try:
+        inputs = {} if options.input is None else read_arrays(options.input, [i.name for i in runner.inputs])
+        seconds, read, stalled = [], 0, 0.0
+        for _ in range(options.repeat):
+            outputs = runner.run(inputs)
+            stats = runner.stats()
+            seconds.append(stats["seconds"])
+            read += stats["bytes_read"]
+            stalled += stats["stall_seconds"]
+        if options.output is not None:
+            write_arrays(options.output, outputs)
+        document = {
+            "seconds": seconds,
+            "peak_bytes": runner.plan.peak_bytes,
+            "budget_bytes": runner.plan.budget_bytes,
+            "bytes_read": read,
+            "stall_seconds": stalled,
+            "outputs": [tensor_json(info) for info in runner.outputs],
+        }
+    finally:
+        runner.close()
+    _print(document, options.json)
+    return 0
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Print what a file holds; checks its header and manifest, reads no weights."""
+    from ullage.artifact.reader import inspect as read
+    from ullage.overhead import runtime_overhead_bytes
+
+    document = read(options.artifact)
+    document["runtime_overhead_bytes"] = runtime_overhead_bytes(options.artifact)
+    _print(document, options.json)
+    return 0
+
+
+def _print(document: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(document))
+        return
+    for key, value in document.items():
+        for line in _lines(key, value):
+            print(line)
+    sys.stdout.flush()
+
+
+def _lines(key: str, value: Any) -> list[str]:
+    from ullage.budget import format_bytes
+
+    if key == "kernels":
+        return [f"kernels: {len(value)}"]
+    if key == "rewrites":
+        return [f"rewrites: {len(value)}"]
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [f"{key}:", *("  " + ", ".join(f"{k} {_plain(v)}" for k, v in item.items()) for item in value)]
+    if isinstance(value, dict):
+        return [f"{key}: {', '.join(f'{tier} {format_bytes(count)}' for tier, count in value.items())}"]
+    if "bytes" in key and isinstance(value, int):
+        return [f"{key}: {format_bytes(value)} ({value})"]
+    return [f"{key}: {_plain(value)}"]
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
