@@ -106,8 +106,9 @@ def _shape(expr: Expr) -> tuple[object, ...]:
 class Scope:
     """Emits expressions into a stack of open blocks.
 
-    `buffers` maps buffer names to C++ pointers (to the storage type of the buffer), `changing` names the buffers that
-    the kernel writes: their loads stay where they are. `value(expr)` gives N lanes inside a vector block, else a scalar.
+    `buffers` maps buffer names to C++ pointers (to the storage type of the buffer), `changing` names the buffers
+    that the kernel writes: their loads stay where they are. `value(expr)` gives N lanes inside a vector block, else a
+    scalar.
     """
 
     def __init__(self, buffers: Mapping[str, str], changing: frozenset[str] = frozenset(), prefix: str = "t") -> None:
