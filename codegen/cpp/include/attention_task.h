@@ -1,0 +1,99 @@
+/* One attention, one task of it, and what both ways of running a task share: masks, weights, rows in and out. */
+#ifndef ULLAGE_ATTENTION_TASK_H
+#define ULLAGE_ATTENTION_TASK_H
+#include "storage.h"
+
+#define ATT_UNROLL _Pragma("GCC unroll 16")
+enum { ATT_LANES = ULL_LANES, ATT_ROWS = 3 * ATT_LANES, ATT_FEW = ATT_LANES / 2, ATT_KEYS = 64 };
+enum AttMask { ATT_NO_MASK, ATT_KEY_MASK, ATT_FULL_MASK };
+constexpr float ATT_LOG2_E = 1.44269504088896341f;
+
+/* One operand: element strides of batch, head and position; the last dimension is contiguous. */
+template <class S> struct AttOperand {
+    typename S::memory *data;
+    ull_i64 batch, head, position;
+    typename S::memory *at(ull_i64 b, ull_i64 h, ull_i64 s) const { return data + b * batch + h * head + s * position; }
+};
+
+/* The compile-time shape: head and value dimension, kind of mask, rows (0 if unknown), and storage types. */
+template <int D_, int DV_, AttMask MASK_, bool CAUSAL_, ull_i64 ROWS_, class Q_, class K_, class V_, class O_, class M_>
+struct AttShape {
+    enum { D = D_, DV = DV_ };
+    static constexpr ull_i64 ROWS = ROWS_;
+    static constexpr bool CAUSAL = CAUSAL_;
+    static constexpr AttMask MASK = MASK_;
+    typedef Q_ Q;
+    typedef K_ K;
+    typedef V_ V;
+    typedef O_ O;
+    typedef M_ M;
+};
+
+template <class C> struct AttProblem {
+    AttOperand<typename C::Q> q;
+    AttOperand<typename C::K> k;
+    AttOperand<typename C::V> v;
+    AttOperand<typename C::O> out;
+    AttOperand<typename C::M> mask;
+    ull_i64 mask_key; /* element stride of the mask along keys */
+    ull_i64 heads, kv_heads, queries, keys;
+    float scale;
+};
+
+/* One task: a block of rows that share their keys, and its pieces of the thread's workspace. */
+template <class C> struct AttTask {
+    const AttProblem<C> &p;
+    ull_i64 batch, kv_head, rows, last_query;
+    ull_i64 *query, *head;                /* of each row */
+    float *maximum, *sum, *factor, *peak; /* of each row: running maximum and sum, rescaling, maximum with this block */
+    float *q, *scores, *out, *bias, *k, *v, *keys;
+};
+
+/* ---- masks ------------------------------------------------------------------------------------------------- */
+/* What is added to the scores of n keys: contiguous or strided. */
+template <class M> static ull_vec32 att_bias(const typename M::memory *p, ull_i64 stride, ull_i64 n) {
+    if (stride == 1) return n == ATT_LANES ? M::load(p) : M::load(p, n);
+    typename M::memory near[ATT_LANES] = {};
+    for (ull_i64 i = 0; i < n; ++i) near[i] = p[i * stride];
+    return M::load(near);
+}
+
+template <class C> ULL_FN const typename C::M::memory *att_mask_row(const AttTask<C> &t, ull_i64 row, ull_i64 key) {
+    return t.p.mask.at(t.batch, t.head[row], t.query[row]) + key * t.p.mask_key;
+}
+
+/* ---- softmax ----------------------------------------------------------------------------------------------- */
+/* exp(score - peak); a row that has seen only minus infinity gives 0. Without a mask scores are in units of ln 2. */
+template <class C> ULL_FN ull_vec32 att_weight(ull_vec32 score, ull_vec32 peak) {
+    if constexpr (C::MASK == ATT_NO_MASK) return ull_exp2_negative(score - peak);
+    return ull_exp2_negative((score - peak) * ull_splat<ATT_LANES>(ATT_LOG2_E));
+}
+ULL_FN ull_vec32 att_finite_peak(ull_vec32 peak) {
+    const ull_i32<ATT_LANES> unseen = peak == ull_splat<ATT_LANES>(-__builtin_inff());
+    return ull_select<ATT_LANES>(unseen, ull_vec32{}, peak);
+}
+
+/* Sums over weights; a row without keys is 0. */
+ULL_FN ull_vec32 att_divide(ull_vec32 total, ull_vec32 sum) {
+    return ull_select<ATT_LANES>(sum == ull_vec32{}, ull_vec32{}, total / sum);
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------------- */
+template <class S, int N> ULL_FN ull_vec32 att_load_piece(const typename S::memory *p, int x) {
+    return x + ATT_LANES <= N ? S::load(p + x) : S::load(p + x, N - x);
+}
+template <class S, int N> ULL_FN void att_store_piece(typename S::memory *p, int x, ull_vec32 value) {
+    x + ATT_LANES <= N ? S::store(p + x, value) : S::store(p + x, value, N - x);
+}
+template <class C> ULL_FN ull_vec32 att_scale(const AttTask<C> &t) {
+    return ull_splat<ATT_LANES>(C::MASK == ATT_NO_MASK ? t.p.scale * ATT_LOG2_E : t.p.scale);
+}
+
+template <class C> ULL_FN ull_i64 att_key_end(const AttTask<C> &t) {
+    return C::CAUSAL && t.last_query + 1 < t.p.keys ? t.last_query + 1 : t.p.keys;
+}
+template <class C> static void att_start(const AttTask<C> &t, ull_i64 rows, ull_i64 out) {
+    for (ull_i64 i = 0; i < rows; ++i) t.maximum[i] = -__builtin_inff(), t.sum[i] = 0;
+    for (ull_i64 i = 0; i < out; ++i) t.out[i] = 0;
+}
+#endif
