@@ -39,4 +39,22 @@ static void ull_pack_panel(float *panel, const T *b, ull_i64 stride_k, ull_i64 s
     }
 }
 
+/* `steps` floats of `span` neighbouring pixels of `channels` each, the first at column w of an image `width` wide: in
+   place if they all lie inside and are floats already, else in `copy` with zeros for the pixels outside. */
+template <class T>
+static const float *ull_segment(const T *from, ull_i64 w, ull_i64 span, ull_i64 width, ull_i64 channels, ull_i64 steps,
+                                float *copy, const float *zeros) {
+    const ull_i64 first = w < 0 ? -w : 0, last = w + span > width ? width - w : span;
+    if (first >= last) return zeros;
+    if (first == 0 && last == span) {
+        if constexpr (__is_same(T, float)) return from;
+        ull_widen_row(copy, from, steps);
+        return copy;
+    }
+    ull_zero(copy, first * channels);
+    ull_widen_row(copy + first * channels, from + first * channels, (last - first) * channels);
+    ull_zero(copy + last * channels, (span - last) * channels);
+    return copy;
+}
+
 #endif

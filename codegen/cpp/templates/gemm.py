@@ -114,7 +114,7 @@ def _plan(spec: Gemm, target: Target) -> _Plan:
     full = full_rows(target, width // target.lanes)
     tiles = TileSet(
         rows=row_variants(full, known(m)),
-        vectors=_vector_variants(known(n), width, target.lanes),
+        vectors=vector_variants(known(n), width, target.lanes),
         lanes=target.lanes,
         width=width,
         weight=spec.weight.dtype if spec.weight else "float32",
@@ -124,7 +124,7 @@ def _plan(spec: Gemm, target: Target) -> _Plan:
     return _Plan(spec, m, n, k, chunk_steps(k), tiles, blocks, target)
 
 
-def _vector_variants(n: int | None, width: int, lanes: int) -> tuple[int, ...]:
+def vector_variants(n: int | None, width: int, lanes: int) -> tuple[int, ...]:
     """Vector counts of the panels: all of them where n is unknown, else those of full panels and of the last."""
     most = width // lanes
     if n is None:

@@ -57,26 +57,34 @@ def indent(lines: Iterable[str], spaces: int = 2) -> list[str]:
 
 
 def epilogue(
-    stores: Sequence[Store], names: Names, tiles: TileSet, target: Target, coords: Mapping[str, str], ragged: bool
+    stores: Sequence[Store],
+    names: Names,
+    tiles: TileSet,
+    target: Target,
+    coords: Mapping[str, str],
+    ragged: bool,
+    lead: Sequence[str] = (),
 ) -> list[str]:
     """Lines that store `rows` rows of sums at `c`; C++ `i` is the row within the tile and `n` the first output.
 
-    `coords` gives the C++ text of the scalar coordinates in terms of `i`; `ragged` if n may end inside a vector.
+    `coords` gives the C++ text of the scalar coordinates in terms of `i`; `ragged` if n may end inside a vector;
+    `lead` are lines that come first in every row.
     """
     lanes = tiles.lanes
-    loops = [
+    setup, body = _vector(stores, names, target, coords, None, "full")
+    lines = [
+        *setup,
         "ull_i64 n = n_begin;",
         f"for (; n + {lanes} <= n_end; n += {lanes}) {{",
+        *indent([_load_sums(lanes), *body]),
+        "}",
     ]
-    setup, body = _vector(stores, names, target, coords, None, "full")
-    lines = [*setup, *loops, *indent([_load_sums(lanes), *body]), "}"]
     if ragged:
-        setup, body = _vector(stores, names, target, coords, "n_end - n", "rest")
+        setup, body = _vector(stores, names, target, coords, "(n_end - n)", "rest")
         lines = [*setup, *lines, "if (n < n_end) {", *indent([_load_sums(lanes), *body]), "}"]
     return [
         "for (ull_i64 i = 0; i < rows; ++i) {",
-        f"  const float *const sum = c + i * {tiles.width};",
-        *indent(lines),
+        *indent([*lead, f"const float *const sum = c + i * {tiles.width};", *lines]),
         "}",
     ]
 
