@@ -76,6 +76,14 @@ def build(
     return Built(path, planned, facts_of(prepared, planned, options), scratch), captured
 
 
+def convert(model: object, options: CompileOptions, path: Path) -> Plan:
+    """Write the artifact of a model file (or factory) to `path`, which appears only when it is complete."""
+    prepared = prepare(capture(model, None, None, options), options)
+    planned = plan(prepared, options)
+    prepared.write(planned, path)
+    return planned
+
+
 def facts_of(prepared: Prepared, planned: Plan, options: CompileOptions) -> Facts:
     """What reports tell about a plan."""
     return Facts(

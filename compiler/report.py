@@ -53,8 +53,8 @@ def _rewrite_counts(facts: Facts) -> Counter[tuple[str, str]]:
     return Counter((note.pass_name, note.what) for note in facts.rewrites)
 
 
-def html_page(facts: Facts, title: str = "Ullage plan") -> str:
-    """One self-contained page: figures, memory over commands, kernels, rewrites, predictions."""
+def html_page(facts: Facts, title: str = "Ullage plan", points: Sequence[dict[str, Any]] = ()) -> str:
+    """One self-contained page: figures, memory over commands, kernels, rewrites; the frontier if `points` are given."""
     plan = facts.plan
     sections = [
         _header(facts, title),
@@ -62,6 +62,7 @@ def html_page(facts: Facts, title: str = "Ullage plan") -> str:
         _section("The arena: address over commands", memory_map(plan), "Hover over a rectangle to see what it is."),
         _section("Bytes in use over commands", live_chart(plan)),
         _section("One run", _prediction_table(facts)),
+        _section("The frontier", frontier_chart(points) + frontier_table(points)) if points else "",
         _section("Inputs and outputs", _tensor_table(facts)),
         _section(f"Kernels ({len(plan.kernels)})", _kernel_table(facts)),
         _section(f"Rewrites ({len(facts.rewrites)})", _rewrite_tables(facts)),
