@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         UnsupportedOperator,
     )
     from ullage.frontiers import Frontier
-    from ullage.planview import PlanView
+    from ullage.plan.view import PlanView
 
     __version__: str
 
@@ -36,7 +36,7 @@ _HOMES = {
     "Budget": "budget",
     "Compiled": "compiled",
     "Frontier": "frontiers",
-    "PlanView": "planview",
+    "PlanView": "plan.view",
     "AccuracyNotMet": "errors",
     "ArtifactError": "errors",
     "BudgetTooSmall": "errors",

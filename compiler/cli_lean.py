@@ -49,35 +49,34 @@ def run_command(arguments: Sequence[str]) -> int:
 def run(options: argparse.Namespace) -> int:
     """Load, run `--repeat` times, write the outputs, say what it took."""
     from ullage.arrays import read_arrays, write_arrays
-    from ullage.budget import parse_budget
-    from ullage.facts import tensor_json
+    from ullage.artifact.reader import read_manifest
     from ullage.runtime.load import load
 
     if options.repeat < 1:
         raise InputError(f"--repeat must be at least 1, found {options.repeat}.")
-    budget = None if options.budget is None else parse_budget(options.budget)
-    runner = load(options.artifact, budget)
-    try:
-        inputs = {} if options.input is None else read_arrays(options.input, [i.name for i in runner.inputs])
+    manifest = read_manifest(options.artifact)
+    with load(options.artifact, options.budget) as runner:
+        inputs = {} if options.input is None else read_arrays(options.input, [i.name for i in manifest.inputs])
         seconds, read, stalled = [], 0, 0.0
         for _ in range(options.repeat):
             outputs = runner.run(inputs)
             stats = runner.stats()
             seconds.append(stats["seconds"])
-            read += stats["bytes_read"]
+            read += stats["bytes_read"]["disk"]
             stalled += stats["stall_seconds"]
         if options.output is not None:
             write_arrays(options.output, outputs)
-        document = {
-            "seconds": seconds,
-            "peak_bytes": runner.plan.peak_bytes,
-            "budget_bytes": runner.plan.budget_bytes,
-            "bytes_read": read,
-            "stall_seconds": stalled,
-            "outputs": [tensor_json(info) for info in runner.outputs],
-        }
-    finally:
-        runner.close()
+    document = {
+        "seconds": seconds,
+        "peak_bytes": stats["peak_bytes"],
+        "budget_bytes": stats["budget_bytes"],
+        "bytes_read": read,
+        "stall_seconds": stalled,
+        "outputs": [
+            {"name": info.name, "dtype": info.dtype, "shape": list(outputs[info.name].shape)}
+            for info in manifest.outputs
+        ],
+    }
     _print(document, options.json)
     return 0
 

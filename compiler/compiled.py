@@ -16,7 +16,7 @@ from ullage.errors import InputError
 from ullage.flow import Built, build
 from ullage.options import CompileOptions
 from ullage.plan.plan import Plan
-from ullage.planview import PlanView
+from ullage.plan.view import PlanView
 from ullage.report import explain, html_page
 
 if TYPE_CHECKING:

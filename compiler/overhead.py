@@ -54,7 +54,6 @@ def _probe(path: Path) -> int:
 
     import ullage.arrays
     import ullage.cli
-    import ullage.facts
     import ullage.runtime.load
     from ullage.artifact.reader import Artifact
     from ullage.cli_lean import parser
@@ -62,7 +61,8 @@ def _probe(path: Path) -> int:
     parser().parse_args(["run", str(path), "--json"])
     with Artifact(path) as artifact:
         plan = artifact.plan(artifact.manifest.default)
-    assert json and zipfile and ullage.arrays and ullage.cli and ullage.facts and ullage.runtime.load
+        code = artifact.code()
+    assert code and json and zipfile and ullage.arrays and ullage.cli and ullage.runtime.load
     return resident_high_water_bytes() + _KERNEL_BYTES + 2 * input_bytes(plan)
 
 
