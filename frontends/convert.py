@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from ullage.errors import CaptureError
 from ullage.frontends.canonical import canonicalise
 from ullage.frontends.dims import dim_bounds
+from ullage.frontends.dynamic import Minimums
 from ullage.frontends.names import output_names
 from ullage.graph.captured import FROZEN_NONE, CapturedModel, ConstantOutput, TensorSpec
 from ullage.graph.constants import ConstantRef, Source
@@ -28,10 +29,12 @@ _MUTATION_KINDS = {
 }
 
 
-def from_exported(exported: ExportedProgram, names: Sequence[str], sources: Mapping[str, Source]) -> CapturedModel:
+def from_exported(
+    exported: ExportedProgram, names: Sequence[str], sources: Mapping[str, Source], minimums: Minimums
+) -> CapturedModel:
     """Build the CapturedModel; `names` are the public names of all input leaves, `sources` override state by name.
 
-    Raises CaptureError for mutation, data-dependent shapes, unbounded dimensions and parameters without values.
+    `minimums` are the least sizes that dynamic dimensions were declared with. Raises CaptureError for mutation, data-dependent shapes, unbounded dimensions and parameters without values.
     """
     _refuse_mutation(exported)
     in_spec, out_spec = exported.call_spec.in_spec, exported.call_spec.out_spec
@@ -57,7 +60,7 @@ def from_exported(exported: ExportedProgram, names: Sequence[str], sources: Mapp
         in_spec=in_spec,
         input_leaves=tuple(_frozen_leaf(spec) for spec in users),
         out_spec=out_spec,
-        dims=dim_bounds(inputs, exported.range_constraints),
+        dims=dim_bounds(inputs, exported.range_constraints, minimums),
     )
 
 

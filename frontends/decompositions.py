@@ -17,6 +17,7 @@ Decomposed by this project (`OWN`):
                            slices and selects: no operator with a list as result remains
     roll                   slices and cat
     instance_norm          group_norm with one channel per group
+    adaptive_avg_pool2d    mean if one value is left, else _adaptive_avg_pool2d (PyTorch's own goes through as_strided)
     lstm, gru              single steps (`recurrent.py`)
 Decomposed by PyTorch, worth knowing:
     matmul, einsum         mm and bmm with expand and reshape around them
@@ -97,6 +98,12 @@ def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor:
     return x
 
 
+def _adaptive_avg_pool2d(x: Tensor, size: Sequence[int]) -> Tensor:
+    if tuple(size) == (1, 1):
+        return aten.mean.dim(x, [-2, -1], True)
+    return aten._adaptive_avg_pool2d.default(x, size)
+
+
 def _instance_norm(
     x: Tensor,
     weight: Tensor | None,
@@ -146,6 +153,7 @@ OWN: dict[torch._ops.OpOverload, Decomposition] = {
     aten.split_with_sizes.default: _slices,
     aten.unbind.int: _unbind,
     aten.roll.default: _roll,
+    aten.adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
     aten.instance_norm.default: _instance_norm,
     aten.upsample_nearest2d.vec: _upsample_nearest(aten.upsample_nearest2d.default),
     aten._upsample_nearest_exact2d.vec: _upsample_nearest(aten._upsample_nearest_exact2d.default),

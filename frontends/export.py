@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,8 +14,9 @@ from torch.utils import _pytree as pytree
 from ullage.errors import CaptureError
 from ullage.frontends.convert import from_exported
 from ullage.frontends.decompositions import decomposition_table
-from ullage.frontends.dynamic import with_examples
+from ullage.frontends.dynamic import Example, prepare
 from ullage.frontends.names import input_names
+from ullage.frontends.quiet import quiet
 from ullage.frontends.wrap import as_module
 from ullage.graph.captured import CapturedModel
 from ullage.graph.constants import Source
@@ -36,11 +36,11 @@ def capture(
     every dynamic dimension needs an upper bound. Raises CaptureError with the reason and a hint.
     """
     module = as_module(model)
-    arguments, keywords, shapes = with_examples(module.forward, tuple(args), dict(kwargs or {}), dynamic_shapes)
+    example = prepare(module.forward, tuple(args), dict(kwargs or {}), dynamic_shapes)
     with _evaluating(module):
-        exported = _export(module, arguments, keywords, shapes)
-        names = input_names(module.forward, pytree.tree_structure((arguments, keywords)))
-        return from_exported(decompose(exported), names, sources or {})
+        exported = _export(module, example)
+        names = input_names(module.forward, pytree.tree_structure((example.args, example.kwargs)))
+        return from_exported(decompose(exported), names, sources or {}, example.minimums)
 
 
 def decompose(exported: ExportedProgram) -> ExportedProgram:
@@ -53,20 +53,22 @@ def decompose(exported: ExportedProgram) -> ExportedProgram:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error that says something, cut to 200 characters."""
+    """The first line of an error that says something, cut to 200 characters, and torch's suggested fixes."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+    fixes = lines[lines.index("Suggested fixes:") + 1 :] if "Suggested fixes:" in lines else []
+    short = text if len(text) <= 200 else text[:197] + "..."
+    return f"{short} Suggested fixes: {'; '.join(fixes[:3])}." if fixes else short
 
 
-def _export(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
-) -> ExportedProgram:
+def _export(module: nn.Module, example: Example) -> ExportedProgram:
     failures = []
     for strict in (False, True):
         try:
             with quiet():
-                return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes, strict=strict)
+                return torch.export.export(
+                    module, example.args, example.kwargs, dynamic_shapes=example.dynamic_shapes, strict=strict
+                )
         except Exception as error:
             failures.append(error)
     first = failures[0]
@@ -99,11 +101,3 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for child, training in modes:
             child.training = training
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without torch's warnings about itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ullage.errors import CaptureError
+from ullage.frontends.dynamic import shared_ranges
 from ullage.frontends.export import capture, reason
 from ullage.frontends.hf_inputs import InputSpecs, default_specs, example_inputs
 from ullage.frontends.hf_weights import as_sources, match_weights
@@ -30,7 +31,8 @@ def capture_folder(
 ) -> CapturedModel:
     """Capture the folder's model for given inputs, for `{name: (dtype, shape)}`, or for the usual inputs of its kind.
 
-    Outputs are the model's normal ones: no caches, no hidden states, no attention maps. Raises CaptureError.
+    Outputs are the model's normal ones: no caches, no hidden states, no attention maps. (minimum, maximum) ranges that are equal
+    on the same axis of several inputs are one dimension. Raises CaptureError.
     """
     tensors = open_folder(folder)
     model = _build(folder, _stored_dtype(tensors))
@@ -39,7 +41,7 @@ def capture_folder(
     fake_state(model, dtypes)
     if args is None and kwargs is None:
         args, kwargs = (), example_inputs(specs or default_specs(model, folder, model.dtype))
-    return capture(model, args or (), kwargs, dynamic_shapes, sources=as_sources(matched, dtypes))
+    return capture(model, args or (), kwargs, shared_ranges(dynamic_shapes), sources=as_sources(matched, dtypes))
 
 
 def _stored_dtype(tensors: Mapping[str, FileSlice]) -> torch.dtype:

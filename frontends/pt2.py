@@ -8,7 +8,8 @@ import torch
 
 from ullage.errors import CaptureError
 from ullage.frontends.convert import flat_input_names, from_exported
-from ullage.frontends.export import decompose, quiet, reason
+from ullage.frontends.export import decompose, reason
+from ullage.frontends.quiet import quiet
 from ullage.graph.captured import CapturedModel
 
 
@@ -19,4 +20,4 @@ def capture_pt2(path: Path) -> CapturedModel:
             exported = torch.export.load(path)
     except Exception as error:
         raise CaptureError(f"{path} cannot be loaded by torch.export.load: {reason(error)}") from error
-    return from_exported(decompose(exported), flat_input_names(exported), {})
+    return from_exported(decompose(exported), flat_input_names(exported), {}, {})
