@@ -1,0 +1,72 @@
+"""One spelling for convolutions: `aten.convolution` in two dimensions; one dimension is a height of 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from ullage.passes.clean.rules import Match, Rule, RuleTable
+from ullage.passes.clean.sizes import can_reshape, reshape_to
+from ullage.passes.edit import Editor, args_of, argument, shape_of
+
+aten = torch.ops.aten
+
+
+def _per_dim(value: Any, count: int) -> list[Any]:
+    given = [value] if isinstance(value, int) else list(value)
+    return given * count if len(given) == 1 else given
+
+
+def convolution(transposed: bool) -> Rule:
+    """`conv1d`, `conv2d` … as `convolution`."""
+
+    def rule(edit: Editor, node: Node) -> Match | None:
+        count = len(shape_of(node)) - 2
+        padding = argument(node, "padding")
+        if isinstance(padding, str):
+            return None
+        stride, dilation = (_per_dim(argument(node, name), count) for name in ("stride", "dilation"))
+        extra = _per_dim(argument(node, "output_padding"), count) if transposed else [0] * count
+        groups = argument(node, "groups", 1)
+        args = (*args_of(node)[:2], argument(node, "bias"), stride, _per_dim(padding, count), dilation)
+        return Match(
+            "spell as convolution",
+            lambda: edit.call(aten.convolution.default, *args, transposed, extra, groups),
+        )
+
+    return rule
+
+
+def with_height(edit: Editor, node: Node) -> Match | None:
+    """A one-dimensional convolution is a two-dimensional one of height 1."""
+    x, weight, bias, stride, padding, dilation, transposed, extra, groups = args_of(node)
+    shape = shape_of(node)
+    if len(shape) != 3 or not (_can_add_height(edit, x) and can_reshape(edit, shape, shape)):
+        return None
+    options = ([1, *stride], [0, *padding], [1, *dilation], transposed, [0, *extra], groups)
+
+    def build() -> Node:
+        high, kernel = (reshape_to(edit, tensor, _high(tensor)) for tensor in (x, weight))
+        return reshape_to(edit, edit.call(aten.convolution.default, high, kernel, bias, *options), shape)
+
+    return Match("give a convolution a height of 1", build)
+
+
+def _can_add_height(edit: Editor, x: Any) -> bool:
+    return can_reshape(edit, shape_of(x), _high(x))
+
+
+def _high(tensor: Node) -> list[Any]:
+    return [*shape_of(tensor)[:2], 1, *shape_of(tensor)[2:]]
+
+
+CONVOLUTION: RuleTable = {
+    aten.conv1d.default: (convolution(False),),
+    aten.conv2d.default: (convolution(False),),
+    aten.conv3d.default: (convolution(False),),
+    aten.conv_transpose1d.default: (convolution(True),),
+    aten.conv_transpose2d.input: (convolution(True),),
+    aten.convolution.default: (with_height,),
+}

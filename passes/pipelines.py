@@ -1,0 +1,54 @@
+"""Named pipelines as data: which passes in which order, and a reason per line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ullage.graph.captured import CapturedModel
+from ullage.passes.clean.batch_norm import BatchNorm
+from ullage.passes.clean.canonicalize import Canonicalize
+from ullage.passes.clean.common_subexpressions import CommonSubexpressions
+from ullage.passes.clean.dead_code import DeadCode
+from ullage.passes.clean.fold_constants import FoldConstants
+from ullage.passes.manager import Instrument, Pass, PassManager, Rewrite, parse_pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One pass of a pipeline and why it stands there."""
+
+    step: Pass
+    reason: str
+
+
+CLEAN: tuple[Line, ...] = (
+    Line(Canonicalize(), "one spelling per concept, so that everything later matches few patterns"),
+    Line(FoldConstants(), "masks, positions and transposed weights are constants: compute or defer them"),
+    Line(BatchNorm(), "a scale and a shift that the weights before it can carry"),
+    Line(Canonicalize(), "folding made numbers and uniform tensors"),
+    Line(FoldConstants(), "the scaled weights become recipes"),
+    Line(CommonSubexpressions(), "equal layers of masks, casts and sizes are computed once"),
+    Line(DeadCode(), "what no output needs"),
+)
+PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN}
+KNOWN: dict[str, type[Pass]] = {
+    kind.name: kind for kind in (BatchNorm, Canonicalize, CommonSubexpressions, DeadCode, FoldConstants)
+}
+
+
+def passes_of(name: str) -> tuple[Pass, ...]:
+    """The passes of a named pipeline; KeyError for an unknown name."""
+    return tuple(line.step for line in PIPELINES[name])
+
+
+def parse(text: str) -> tuple[Pass, ...]:
+    """The passes that a text names, such as `canonicalize, fold_constants{limit_bytes=4096}`; InputError if unknown."""
+    return parse_pipeline(text, KNOWN)
+
+
+def run_clean(
+    captured: CapturedModel, instruments: Sequence[Instrument] = (), fuel: int | None = None
+) -> tuple[CapturedModel, list[Rewrite]]:
+    """A cleaned copy of the model, and every rewrite that was made."""
+    return PassManager(passes_of("clean"), tuple(instruments), fuel).run(captured)
