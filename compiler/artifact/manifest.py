@@ -48,7 +48,7 @@ class PlanEntry(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """All that is told of an artifact without decoding a plan; `plans` ascend by peak, `default` is the one asked for."""
+    """All that is told without decoding a plan; `plans` ascend by peak, `default` is the one asked for."""
 
     about: About
     inputs: tuple[TensorInfo, ...]

@@ -29,7 +29,9 @@ class Artifact:
         self.file = _open(self.path)
         try:
             self.file_bytes = os.fstat(self.file).st_size
-            self.header: Header = decode_header(self._read(0, min(HEADER_BYTES, self.file_bytes)), self.file_bytes, self.path)
+            self.header: Header = decode_header(
+                self._read(0, min(HEADER_BYTES, self.file_bytes)), self.file_bytes, self.path
+            )
             self.manifest = self._manifest()
         except BaseException:
             os.close(self.file)
@@ -38,7 +40,9 @@ class Artifact:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:

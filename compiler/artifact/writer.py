@@ -22,6 +22,7 @@ from ullage.plan.tables import round_up
 
 Buffer = bytes | bytearray | memoryview
 _T = TypeVar("_T")
+CONSTANT_ALIGNMENT_BYTES = 64
 _FLUSH_BYTES = 1 << 20
 _SYNC_BYTES = 64 << 20
 _CHECKSUM = struct.Struct("<I")
@@ -49,13 +50,15 @@ class ArtifactWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.abort()
 
     def add_constant(self, info: ConstantInfo, tiles: Iterable[Buffer]) -> None:
         """Write a constant's tiles; UllageError if their number or length differs from `info` or the disk is full."""
         start = HEADER_BYTES + info.file_offset
-        if info.file_offset % DIRECT_IO_BYTES or start < self._position:
+        if info.file_offset % CONSTANT_ALIGNMENT_BYTES or start < self._position:
             raise UllageError(f"constant {info.name} at {info.file_offset}: not aligned, or over an earlier constant.")
         count = 0
         for count, tile in enumerate(tiles, 1):

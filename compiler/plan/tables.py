@@ -77,7 +77,8 @@ def layout(plan: Plan) -> Layout:
     ends = [0]
     for size in sections:
         ends.append(round_up(ends[-1] + size, 64))
-    return Layout(*ends[1:-1], total=round_up(ends[-1], DIRECT_IO_BYTES))
+    ends[-1] = round_up(ends[-1], DIRECT_IO_BYTES)
+    return Layout(*ends[1:])
 
 
 def command_pointers(command: object) -> tuple[Pointer, ...]:

@@ -28,7 +28,7 @@ i64 read_some(Context *c, char *to, i64 length, i64 offset) {
         __atomic_store_n(&c->direct_file, -1, __ATOMIC_RELAXED);
     }
     ssize_t got = pread_retrying(c->buffered_file, to, length, offset);
-    if (got > 0) posix_fadvise(c->buffered_file, offset, got, POSIX_FADV_DONTNEED);
+    if (got > 0 && direct < 0) posix_fadvise(c->buffered_file, offset, got, POSIX_FADV_DONTNEED);
     return got;
 }
 
@@ -111,6 +111,8 @@ bool await_block(Context *c, Block *block) {
     if (state == IDLE) fail(c, {NOT_REQUESTED, block->constant, block->first_tile, 0, 0, 0, 0});
     return state == READY;
 }
+
+void drop_cached(Context *c) { posix_fadvise(c->buffered_file, 0, 0, POSIX_FADV_DONTNEED); }
 
 void drain_disk(Context *c) {
     u32 tail = c->queue_tail, head;

@@ -100,6 +100,7 @@ bool prepare(Context *c) {
     memset(&c->failure, 0, sizeof c->failure);
     c->dirty = 1;
     if (!run_commands(c, c->commands, c->prologue_count) || !load_resident(c)) return false;
+    drop_cached(c);
     c->dirty = 0;
     return true;
 }

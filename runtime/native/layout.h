@@ -60,8 +60,8 @@ struct Patch {
 
 struct Block {
     char *region;
-    i64 file_offset; /* absolute, of the aligned range */
-    i64 length;      /* of the aligned range */
+    i64 file_offset; /* absolute, of the range to read: whole pages, or exactly the data of a packed block */
+    i64 length;
     i64 lead;        /* the first tile starts at region + lead */
     i64 first_tile;
     i64 tiles;
@@ -153,3 +153,8 @@ static_assert(sizeof(Block) == 64, "mirrored by compiler/plan/tables.py");
 static_assert(sizeof(Constant) == 64, "mirrored by compiler/plan/tables.py");
 static_assert(sizeof(Worker) == 128, "mirrored by compiler/plan/tables.py");
 static_assert(sizeof(Context) <= 1024, "mirrored by compiler/plan/tables.py");
+static_assert(__builtin_offsetof(Context, dirty) == 120, "mirrored by runtime/tables.py");
+static_assert(__builtin_offsetof(Context, failure) == 152, "mirrored by runtime/tables.py");
+static_assert(__builtin_offsetof(Context, statistics) == 192, "mirrored by runtime/tables.py");
+static_assert(__builtin_offsetof(Context, disk_stack) == 128, "mirrored by runtime/tables.py");
+static_assert(__builtin_offsetof(Worker, stack) == 24, "mirrored by runtime/tables.py");

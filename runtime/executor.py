@@ -1,0 +1,148 @@
+"""The native executor of one plan: its memory, its threads, its files; everything is mapped here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from ullage.artifact.reader import Artifact
+from ullage.errors import UllageError
+from ullage.plan.plan import Plan
+from ullage.plan.tables import stack_bytes
+from ullage.runtime.checks import check_plan
+from ullage.runtime.failures import run_error, start_error
+from ullage.runtime.library import Library
+from ullage.runtime.memory import Region, present_bytes
+from ullage.runtime.tables import Bindings, Tables
+
+
+class Executor:
+    """Holds arena, tables, stacks and code of a plan, and runs it. Not for use by two threads at once.
+
+    Raises ArtifactError for a plan that does not fit the artifact, UllageError when the system gives no memory or
+    threads. `close` joins the threads and unmaps everything; a forked child must not use the parent's executor.
+    """
+
+    def __init__(self, artifact: Artifact, plan_index: int, plan: Plan) -> None:
+        self._artifact = artifact
+        self._plan_index = plan_index
+        self._process = os.getpid()
+        self._library = Library(artifact.code())
+        self._arena: Region | None = None
+        self._tables: Tables | None = None
+        self._started = False
+        self._direct_file = open_direct(artifact.file)
+        try:
+            self._open(plan)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, plan: Plan) -> None:
+        kernels = self._library.kernels()
+        check_plan(plan, len(kernels), self._artifact.weights.length)
+        refuse_beyond_machine(plan.peak_bytes)
+        checksums = self._artifact.checksums()
+        check_checksums(plan, checksums)
+        self._arena = Region(plan.arena_bytes, "the arena")
+        threads = min(plan.threads, len(os.sched_getaffinity(0)))
+        files = (self._direct_file, self._artifact.file)
+        bindings = Bindings(self._arena.address, kernels, *files, self._artifact.weights.offset, checksums, threads)
+        self._tables = Tables(plan, bindings)
+        self.boundary = self._tables.boundary
+        self.resize({d.name: d.maximum for d in plan.dimensions})
+        self._start()
+
+    def _start(self) -> None:
+        assert self._tables is not None
+        status = self._library.start(self._tables.address)
+        if status:
+            raise start_error(status)
+        self._started = True
+        if self._library.prepare(self._tables.address):
+            raise self._error()
+
+    def resize(self, dims: Mapping[str, int]) -> None:
+        """Take other dimensions from the next run on."""
+        assert self._tables is not None
+        self._tables.resize(dims)
+
+    def run(self) -> None:
+        """Run the commands once; `boundary` holds the addresses of inputs and outputs."""
+        if self._tables is None or not self._started:
+            raise UllageError("the runner is closed.")
+        if os.getpid() != self._process:
+            raise UllageError("a runner cannot be used in a forked child; load the artifact again in this process.")
+        if self._library.run(self._tables.address):
+            raise self._error()
+
+    def statistics(self) -> tuple[int, int, int, int]:
+        """Of the last run: wall time and stalls in ns, bytes of blocks that arrived, bytes read for gathered rows."""
+        return (0, 0, 0, 0) if self._tables is None else self._tables.statistics()
+
+    def held_bytes(self) -> dict[str, int]:
+        """Bytes mapped for each purpose."""
+        if self._tables is None or self._arena is None:
+            return {}
+        return {
+            "arena": self._arena.bytes,
+            "tables": self._tables.region.bytes,
+            "stacks": stack_bytes(self._tables.threads),
+            "code": self._library.held_bytes,
+        }
+
+    def measured_bytes(self) -> dict[str, int]:
+        """Bytes present in memory for each purpose, as the kernel tells."""
+        if self._tables is None or self._arena is None:
+            return {}
+        return {
+            "arena": present_bytes(self._arena.address, self._arena.bytes),
+            "tables": present_bytes(self._tables.address, self._tables.region.bytes),
+            "stacks": sum(present_bytes(address, size) for address, size in self._tables.stacks()),
+            "code": self._library.measured_bytes(),
+        }
+
+    def close(self) -> None:
+        """Join the threads and give all memory and files back; a second call does nothing."""
+        if os.getpid() != self._process:
+            return
+        if self._started and self._tables is not None:
+            self._library.stop(self._tables.address)
+            self._started = False
+        if self._tables is not None:
+            del self.boundary
+            self._tables.close()
+            self._tables = None
+        if self._arena is not None:
+            self._arena.close()
+            self._arena = None
+        if self._direct_file >= 0:
+            os.close(self._direct_file)
+            self._direct_file = -1
+        self._library.close()
+
+    def _error(self) -> UllageError:
+        assert self._tables is not None
+        return run_error(self._tables.failure(), self._artifact, self._plan_index)
+
+
+def open_direct(file: int) -> int:
+    """The same file opened for direct I/O, or -1 where its file system refuses that."""
+    try:
+        return os.open(f"/proc/self/fd/{file}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def check_checksums(plan: Plan, checksums: bytes) -> None:
+    """Raise ArtifactError unless there is one checksum per tile of the constants that are not gathered."""
+    wanted = 4 * sum(c.tiles for c in plan.constants if not c.gathered)
+    if len(checksums) != wanted:
+        raise UllageError(f"{wanted} bytes of checksums wanted, {len(checksums)} found; convert the model again.")
+
+
+def refuse_beyond_machine(need_bytes: int) -> None:
+    """Raise UllageError for a plan that needs more than this machine has, before any of it is touched."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if need_bytes > machine:
+        raise UllageError(f"the plan needs {need_bytes} bytes, this machine has {machine}; load with a smaller budget.")

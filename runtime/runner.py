@@ -1,0 +1,124 @@
+"""A loaded artifact as a callable: arrays in, arrays out."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from ullage.artifact.reader import Artifact
+from ullage.errors import UllageError
+from ullage.plan.plan import Plan, TensorInfo
+from ullage.plan.view import PlanView
+from ullage.runtime.executor import Executor
+from ullage.runtime.tensors import Array, Inputs, Outputs, Shape
+
+
+class Runner:
+    """Runs one plan of an artifact; `ullage.load` makes it.
+
+    Arrays are taken by position or by input name: numpy arrays, or torch tensors on the CPU without a copy. bfloat16
+    travels as the uint16 that holds its bits (a torch bfloat16 tensor is taken as it is). Inputs that are not
+    contiguous are copied. Results are numpy arrays that never change afterwards; they live in memory held since
+    loading unless the caller still keeps earlier results, which then keep that memory and fresh memory replaces it.
+
+    Calls from several threads take turns. After a fork the child has to load the artifact itself. A failed run leaves
+    the runner usable: the next call starts afresh.
+    """
+
+    def __init__(self, artifact: Artifact, plan_index: int) -> None:
+        plan = artifact.plan(plan_index)
+        self._artifact = artifact
+        self._plan_index = plan_index
+        self._lock = threading.Lock()
+        self.inputs: tuple[TensorInfo, ...] = plan.inputs
+        self.outputs: tuple[TensorInfo, ...] = plan.outputs
+        self._inputs = Inputs(plan.inputs, plan.dimensions)
+        self._executor = Executor(artifact, plan_index, plan)
+        self._results: Outputs | None = Outputs(plan.outputs, plan.dimensions)
+        self._shapes: tuple[Shape, ...] | None = None
+        self._budget_bytes = plan.budget_bytes
+        self._finalizer = weakref.finalize(self, _release, self._executor, artifact)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __call__(self, *args: object, **kwargs: object) -> Array | tuple[Array, ...]:
+        """Run once; returns one array, or a tuple in output order. InputError for a wrong name, dtype or shape."""
+        results = self._run(self._inputs.order(args, kwargs))
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def run(self, inputs: Mapping[str, object]) -> dict[str, Array]:
+        """Run once with named inputs; returns the outputs by name."""
+        results = self._run(self._inputs.order((), inputs))
+        return {tensor.name: array for tensor, array in zip(self.outputs, results, strict=True)}
+
+    @property
+    def plan(self) -> PlanView:
+        """The plan, decoded from the file at each use so that it is not held."""
+        return PlanView(self._decode())
+
+    def stats(self) -> dict[str, Any]:
+        """Of the last run: `seconds`, `stall_seconds`, `bytes_read` by tier; and `high_water_bytes` by purpose."""
+        wall_ns, stall_ns, blocks, gathered = self._executor.statistics()
+        held = self.held_bytes()
+        return {
+            "seconds": wall_ns / 1e9,
+            "stall_seconds": stall_ns / 1e9,
+            "bytes_read": {"disk": blocks + gathered},
+            "gathered_bytes": gathered,
+            "budget_bytes": self._budget_bytes,
+            "peak_bytes": sum(held.values()),
+            "high_water_bytes": held,
+        }
+
+    def held_bytes(self) -> dict[str, int]:
+        """Bytes mapped for each purpose; constant from load to close."""
+        return {**self._executor.held_bytes(), "outputs": self._results.bytes if self._results else 0}
+
+    def measured_bytes(self) -> int:
+        """Bytes that the runner really holds in memory now, asked of the kernel page by page."""
+        with self._lock:
+            outputs = self._results.measured_bytes() if self._results else 0
+            return outputs + sum(self._executor.measured_bytes().values())
+
+    def close(self) -> None:
+        """Join the threads and give everything back; results that the caller holds stay valid."""
+        with self._lock:
+            self._results = None
+            self._finalizer()
+
+    def _run(self, values: Sequence[object]) -> list[Array]:
+        with self._lock:
+            if self._results is None:
+                raise UllageError("the runner is closed.")
+            addresses, shapes, alive = self._inputs.bind(values)
+            if shapes != self._shapes:
+                self._resize(self._results, shapes)
+            taken = self._results.take()
+            self._executor.boundary[:] = addresses + self._results.addresses(taken)
+            self._executor.run()
+            del alive
+            return self._results.views(taken)
+
+    def _resize(self, outputs: Outputs, shapes: tuple[Shape, ...]) -> None:
+        self._shapes = None
+        dims = self._inputs.dims(shapes)
+        self._executor.resize(dims)
+        outputs.resize(dims)
+        self._shapes = shapes
+
+    def _decode(self) -> Plan:
+        return self._artifact.plan(self._plan_index)
+
+
+def _release(executor: Executor, artifact: Artifact) -> None:
+    executor.close()
+    artifact.close()
