@@ -57,10 +57,19 @@ def _cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def rates_file() -> Path:
+    """Where measured rates are kept."""
+    return cache_folder() / "rates.json"
+
+
+def rates_key() -> str:
+    """What measured rates belong to: machine, processor and number of threads."""
+    return f"{platform.node()} {_cpu_name()} {available_threads()}"
+
+
 def rates(fresh: bool = False) -> dict[str, float]:
     """Measured rates: float32 operations, memory reads (all threads), disk reads (O_DIRECT) and their latency."""
-    path = cache_folder() / "rates.json"
-    key = f"{platform.node()} {_cpu_name()} {available_threads()}"
+    path, key = rates_file(), rates_key()
     known: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
     if fresh or key not in known:
         known[key] = _measure_rates()

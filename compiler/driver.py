@@ -1,0 +1,141 @@
+"""The whole flow: captured graph → clean graph → schedule → kernels → plan → artifact.
+
+Everything but the plan is independent of the budget, so it is done once (`prepare`), and a plan's figures are exact
+because the code that it counts exists.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from ullage.artifact.manifest import About
+from ullage.artifact.manifest import Rewrite as RewriteNote
+from ullage.artifact.writer import ArtifactWriter
+from ullage.codegen.cpp.library import build_library
+from ullage.codegen.schedule.build import Scheduled, build_schedule
+from ullage.graph.captured import CapturedModel
+from ullage.doctor import rates_file, rates_key
+from ullage.machine import rates_for
+from ullage.passes.manager import Rewrite
+from ullage.passes.pipelines import run_clean
+from ullage.passes.plan.planner import Planner, PlanRequest
+from ullage.plan.plan import Held, Plan
+from ullage.plan.simulate import Rates
+from ullage.plan.tables import stack_bytes
+from ullage.runtime.library import Library, code_bytes
+from ullage.target import Target
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the flow needs to know beside the model and the budget."""
+
+    target: Target
+    accuracy: Literal["exact"] = "exact"
+    progress: Progress | None = None
+    overhead_bytes: int = 0
+    """What an interpreter with the runtime's libraries takes; recorded in artifacts for `ullage inspect`."""
+
+    def report(self, stage: str, fraction: float) -> None:
+        """Tell the progress callable, if there is one."""
+        if self.progress is not None:
+            self.progress(stage, fraction)
+
+
+def prepare(captured: CapturedModel, options: Options) -> Prepared:
+    """Rewrite, schedule and generate code; raises UnsupportedOperator and ToolchainError."""
+    options.report("rewrite", 0.0)
+    clean, rewrites = run_clean(captured)
+    options.report("schedule", 0.1)
+    scheduled = build_schedule(clean, options.target)
+    options.report("compile kernels", 0.2)
+    symbols = sorted(scheduled.kernels)
+    code = build_library([scheduled.kernels[symbol] for symbol in symbols], options.target)
+    return Prepared(scheduled, tuple(rewrites), code, options)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model ready to be planned at any budget and written."""
+
+    scheduled: Scheduled
+    rewrites: tuple[Rewrite, ...]
+    code: bytes = field(repr=False)
+    options: Options
+
+    @cached_property
+    def planner(self) -> Planner:
+        """The planner of this model."""
+        threads = self.options.target.threads
+        held = (Held("code", code_bytes(self.code)), Held("stacks", stack_bytes(threads)))
+        schedule = self.scheduled
+        return Planner(
+            PlanRequest(schedule.schedule, schedule.inputs, schedule.outputs, held, threads, self._rates())
+        )
+
+    def _rates(self) -> Rates:
+        return rates_for(self.options.target, rates_file(), rates_key())
+
+    @property
+    def minimum_bytes(self) -> int:
+        """The least budget (RAM) for which there is a plan."""
+        return self.planner.minimum_bytes
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all packed constants."""
+        return sum(constant.bytes for constant in self.scheduled.schedule.constants)
+
+    def plan(self, budget_bytes: int | None) -> Plan:
+        """The best plan within a budget (None: everything resident); raises BudgetTooSmall."""
+        self.options.report("plan", 0.6)
+        return self.planner.plan(budget_bytes)
+
+    def write(self, plan: Plan, path: str | os.PathLike[str]) -> None:
+        """Write an artifact with this plan and plans for smaller and larger budgets beside it."""
+        plans = self._ladder(plan)
+        library = Library(self.code)
+        try:
+            with ArtifactWriter(Path(path), library.crc32c) as writer:
+                self._write_constants(writer, plan)
+                writer.finish(self._about(), plans, self.code, plans.index(plan))
+        finally:
+            library.close()
+        self.options.report("done", 1.0)
+
+    def _ladder(self, plan: Plan) -> tuple[Plan, ...]:
+        others = [p for p in self.planner.ladder() if p.peak_bytes != plan.peak_bytes]
+        return tuple(sorted((plan, *others), key=lambda p: p.peak_bytes))
+
+    def _write_constants(self, writer: ArtifactWriter, plan: Plan) -> None:
+        total = max(1, sum(c.tiles * c.tile_bytes for c in plan.constants))
+        done = 0
+        for info in sorted(plan.constants, key=lambda c: c.file_offset):
+            self.options.report("pack weights", 0.7 + 0.3 * done / total)
+            writer.add_constant(info, self._tiles(info.name, info.tiles))
+            done += info.tiles * info.tile_bytes
+
+    def _tiles(self, name: str, count: int) -> Iterable[bytes]:
+        packer = self.scheduled.packers[name]
+        return (packer.tile(index) for index in range(count))
+
+    def _about(self) -> About:
+        target = self.options.target
+        return About(
+            ullage_version=version("ullage"),
+            target=str(target),
+            cpu_features=tuple(sorted(target.cpu_features)),
+            accuracy=self.options.accuracy,
+            rewrites=tuple(RewriteNote(r.pass_name, r.what, r.where, r.error) for r in self.rewrites),
+            runtime_overhead_bytes=self.options.overhead_bytes,
+        )
+
+
