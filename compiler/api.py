@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from ullage.budget import Budget, parse_budget
 from ullage.errors import InputError
-from ullage.options import BudgetLike, CompileOptions, Progress
+from ullage.options import BudgetLike, CompileOptions, InputSpecs, Progress
 
 if TYPE_CHECKING:
     from ullage.calling import Convention
     from ullage.driver import Prepared
     from ullage.frontiers import Frontier
-    from ullage.runtime.load import Runner
+    from ullage.runtime.runner import Runner
 
 
 def compile(
@@ -30,7 +30,7 @@ def compile(
     sparsify: object = None,
     calibration: Iterable[object] | None = None,
     dynamic_shapes: object = None,
-    input_specs: Mapping[str, object] | None = None,
+    input_specs: InputSpecs | None = None,
     progress: Progress | bool | None = None,
 ) -> Any:
     """Compile a module, a function or a model file inside a byte budget; without a model, return a decorator.
@@ -74,7 +74,7 @@ def load(path: str | Path, budget: BudgetLike = None) -> Runner:
     """Open an artifact and allocate all it needs; runs without torch. Raises ArtifactError or BudgetTooSmall."""
     from ullage.runtime.load import load as open_artifact
 
-    return open_artifact(Path(path), None if budget is None else parse_budget(budget))
+    return open_artifact(path, budget)
 
 
 def minimum_budget(model: Any, example_inputs: tuple[Any, ...] | None = None, **options: Any) -> Budget:

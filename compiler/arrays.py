@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +69,8 @@ def _write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
 
 def _write_array(file: IO[bytes], array: Array) -> None:
     whole = np.ascontiguousarray(array).reshape(array.shape)
-    header = cast(dict[str, Any], np.lib.format.header_data_from_array_1_0(whole))
+    header = np.lib.format.header_data_from_array_1_0(whole)
     np.lib.format.write_array_header_2_0(file, header)
-    data = memoryview(whole.reshape(-1).view(np.uint8))
+    data = whole.reshape(-1).view(np.uint8).data
     for start in range(0, len(data), _PIECE_BYTES):
         file.write(data[start : start + _PIECE_BYTES])

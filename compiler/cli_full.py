@@ -121,7 +121,7 @@ def convert(
     _print(
         document,
         as_json,
-        f"{output}: {format_bytes(document['file_bytes'])}, peak {format_bytes(planned.peak_bytes)}, "
+        f"{output}: {format_bytes(output.stat().st_size)}, peak {format_bytes(planned.peak_bytes)}, "
         f"least budget {format_bytes(planned.minimum_bytes)}",
     )
     return 0

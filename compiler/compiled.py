@@ -20,7 +20,7 @@ from ullage.plan.view import PlanView
 from ullage.report import explain, html_page
 
 if TYPE_CHECKING:
-    from ullage.runtime.load import Runner
+    from ullage.runtime.runner import Runner
 
 ShapeClass = tuple[Hashable, ...]
 

@@ -17,7 +17,7 @@ from ullage.scratch import Scratch
 
 if TYPE_CHECKING:
     from ullage.driver import Prepared
-    from ullage.runtime.load import Runner
+    from ullage.runtime.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Built:
 
 
 def capture(
-    model: object, args: tuple[Any, ...] | None, kwargs: dict[str, Any] | None, options: CompileOptions
+    model: Any, args: tuple[Any, ...] | None, kwargs: dict[str, Any] | None, options: CompileOptions
 ) -> CapturedModel:
     """The model as a graph; `args` may be None for files that know their own inputs."""
     from ullage.frontends.load import load_model
@@ -64,7 +64,7 @@ def _check_disk(prepared: Prepared, limits: Budget | None) -> None:
 
 
 def build(
-    model: object, args: tuple[Any, ...] | None, kwargs: dict[str, Any] | None, options: CompileOptions
+    model: Any, args: tuple[Any, ...] | None, kwargs: dict[str, Any] | None, options: CompileOptions
 ) -> tuple[Built, CapturedModel]:
     """Everything up to an artifact in a scratch folder."""
     captured = capture(model, args, kwargs, options)
@@ -76,7 +76,7 @@ def build(
     return Built(path, planned, facts_of(prepared, planned, options), scratch), captured
 
 
-def convert(model: object, options: CompileOptions, path: Path) -> Plan:
+def convert(model: Any, options: CompileOptions, path: Path) -> Plan:
     """Write the artifact of a model file (or factory) to `path`, which appears only when it is complete."""
     prepared = prepare(capture(model, None, None, options), options)
     planned = plan(prepared, options)

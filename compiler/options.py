@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float], None]
 """Called with the stage's name and the fraction of it that is done (0 to 1)."""
 
+InputSpecs = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Dtype name and shape of every input by name."""
+
 BudgetLike = int | str | Budget | None
 
 
@@ -31,7 +34,7 @@ class CompileOptions:
     sparsify: object = None
     calibration: Iterable[object] | None = None
     dynamic_shapes: object = None
-    input_specs: Mapping[str, object] | None = None
+    input_specs: InputSpecs | None = None
     progress: Progress | bool | None = None
 
     def __post_init__(self) -> None:

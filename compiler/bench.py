@@ -1,0 +1,218 @@
+"""`ullage bench`: several systems on one model, each in a process of its own, in interleaved rounds."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from ullage.arrays import read_arrays, write_arrays
+from ullage.bench_worker import SYSTEMS, Job
+from ullage.budget import format_bytes
+from ullage.checking import compare
+from ullage.errors import InputError
+from ullage.facts import seconds_text
+from ullage.flow import convert
+from ullage.options import CompileOptions, InputSpecs
+from ullage.reference import Reference, Tensors, as_tensor, open_reference, relative_error
+from ullage.scratch import Scratch
+from ullage.target import available_threads
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system: `status` is "ok" or says why there are no figures; `peak_bytes` leaves out what its libraries take."""
+
+    system: str
+    status: str
+    seconds_median: float | None = None
+    seconds_iqr: float | None = None
+    peak_bytes: int | None = None
+    bytes_read: int | None = None
+    max_rel_error: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of the command line's JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Table:
+    """All systems, Ullage first; `passed` says whether Ullage's results were right."""
+
+    rows: tuple[Row, ...]
+    passed: bool
+
+    def text(self) -> str:
+        """The rows as a table in plain text."""
+        header = ("system", "median", "IQR", "peak", "read", "max rel. error", "status")
+        rows = [header, *(_cells(row) for row in self.rows)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(header) - 1)]
+        return "\n".join(
+            "  ".join(
+                [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:-1], widths[1:], strict=True)), row[-1]]
+            )
+            for row in rows
+        )
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    def shown(value: Any, form: Any) -> str:
+        return "–" if value is None else str(form(value))
+
+    return (
+        row.system,
+        shown(row.seconds_median, seconds_text),
+        shown(row.seconds_iqr, seconds_text),
+        shown(row.peak_bytes, format_bytes),
+        shown(row.bytes_read, format_bytes),
+        shown(row.max_rel_error, lambda error: f"{error:.2e}"),
+        row.status,
+    )
+
+
+class _Worker:
+    """A process that runs one system on demand."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.seconds: list[float] = []
+        command = [sys.executable, "-m", "ullage.bench_worker", job.to_text()]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def answer(self) -> dict[str, Any]:
+        """The next line from the worker; a dead worker answers with a status that says so."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if line:
+            found: dict[str, Any] = json.loads(line)
+            return found
+        return {"status": f"failed: the process ended with code {self._process.wait()}"}
+
+    def ask(self, order: str) -> dict[str, Any]:
+        """Send an order, return the answer."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(order + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        return self.answer()
+
+
+def bench(
+    subject: str,
+    against: Sequence[str],
+    reference: str | None,
+    budget: str | None,
+    input_specs: InputSpecs | None,
+    rounds: int,
+) -> Table:
+    """Compile `subject` if it is a model, then run it beside the other systems in `rounds` interleaved rounds."""
+    names = [name.strip() for name in against if name.strip()]
+    unknown = [name for name in names if name not in SYSTEMS]
+    if unknown:
+        raise InputError(f"--against {', '.join(unknown)}: unknown; there are {', '.join(SYSTEMS)}.")
+    options = CompileOptions(budget=budget, input_specs=input_specs, progress=True)
+    scratch = Scratch()
+    is_artifact = Path(subject).suffix == ".ullage"
+    model = reference if is_artifact else subject
+    if model is None:
+        raise InputError(f"{subject} is an artifact; --reference MODEL names the model that it is compared with.")
+    artifact = Path(subject) if is_artifact else scratch.path / "model.ullage"
+    if not is_artifact:
+        convert(model, options, artifact)
+    truth = open_reference(model, options)
+    inputs = truth.inputs()
+    write_arrays(scratch.path / "inputs.npz", {name: as_array(tensor) for name, tensor in inputs.items()})
+    jobs = [
+        Job(name, model, str(artifact), budget, input_specs, str(scratch.path), available_threads())
+        for name in dict.fromkeys(["ullage", *names])
+    ]
+    return _judge(run_rounds(jobs, rounds), truth, inputs, scratch.path)
+
+
+def as_array(tensor: torch.Tensor) -> Any:
+    """A tensor for a file; bfloat16 as its bits."""
+    dense = tensor.detach().contiguous()
+    return dense.view(torch.uint16).numpy() if dense.dtype == torch.bfloat16 else dense.numpy()
+
+
+def run_rounds(jobs: Sequence[Job], rounds: int) -> list[Row]:
+    """Start all systems one after another, then let each run once per round; outputs are left in the job's folder."""
+    with ExitStack() as stack:
+        rows: list[Row] = []
+        ready: list[_Worker] = []
+        for job in jobs:
+            worker = stack.enter_context(_Worker(job))
+            status = worker.answer()["status"]
+            ready += [worker] if status == "ok" else []
+            rows.append(Row(job.system, status))
+        for _ in range(rounds):
+            for worker in ready:
+                worker.seconds.append(worker.ask("run").get("seconds", float("nan")))
+        finished = {worker.job.system: _finish(worker) for worker in ready}
+    return [finished.get(row.system, row) for row in rows]
+
+
+def _finish(worker: _Worker) -> Row:
+    answer = worker.ask("end")
+    if answer["status"] != "ok":
+        return Row(worker.job.system, answer["status"])
+    return Row(
+        worker.job.system,
+        "ok",
+        statistics.median(worker.seconds),
+        interquartile_range(worker.seconds),
+        answer["peak_bytes"],
+        answer["bytes_read"],
+    )
+
+
+def interquartile_range(values: Sequence[float]) -> float:
+    """Third quartile minus first; 0 for fewer than two values."""
+    if len(values) < 2:
+        return 0.0
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    return third - first
+
+
+def _judge(rows: Sequence[Row], truth: Reference, inputs: Tensors, folder: Path) -> Table:
+    exact, framework = truth.run(inputs, torch.float64), truth.run(inputs)
+    results = {row.system: _outputs(folder, row.system, truth) for row in rows if row.status == "ok"}
+    judged = tuple(_with_error(row, results.get(row.system), exact) for row in rows)
+    ours = results.get("ullage")
+    return Table(judged, ours is not None and compare(ours, framework, exact, None).passed)
+
+
+def _outputs(folder: Path, system: str, truth: Reference) -> Tensors:
+    names = [spec.name for spec in truth.captured.outputs]
+    arrays = read_arrays(folder / f"{system}.npz", names)
+    return {spec.name: as_tensor(arrays[spec.name], spec.dtype) for spec in truth.captured.outputs}
+
+
+def _with_error(row: Row, results: Tensors | None, exact: Mapping[str, torch.Tensor]) -> Row:
+    if results is None:
+        return row
+    worst = max(relative_error(results[name], value) for name, value in exact.items())
+    return Row(**{**asdict(row), "max_rel_error": worst})

@@ -1,0 +1,209 @@
+"""One system of a benchmark in a process of its own: prints `ready`, then obeys `run` and `end` line by line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from ullage.arrays import read_arrays, write_arrays
+from ullage.overhead import resident_high_water_bytes
+
+SYSTEMS = ("eager", "inductor", "onnxruntime", "openvino")
+Call = Callable[[], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run: the system, the model, Ullage's artifact, and the folder with `inputs.npz`."""
+
+    system: str
+    model: str
+    artifact: str
+    budget: str | None
+    input_specs: Mapping[str, tuple[str, tuple[int, ...]]] | None
+    folder: str
+    threads: int
+
+    def to_text(self) -> str:
+        """One command-line argument."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_text(text: str) -> Job:
+        """The inverse of `to_text`."""
+        return msgspec.json.decode(text, type=Job)
+
+
+@dataclass(frozen=True)
+class System:
+    """A loaded system: `call` runs it once and gives outputs by name, `bytes_read` those of the last run (or None)."""
+
+    call: Call
+    baseline_bytes: int
+    bytes_read: Callable[[], int | None]
+
+
+def main(job: Job, answers: IO[str]) -> None:
+    """Load, warm up, obey; every answer is one line of JSON."""
+
+    def say(**answer: Any) -> None:
+        print(json.dumps(answer), file=answers, flush=True)
+
+    try:
+        system = _LOADERS[job.system](job)
+        system.call()
+        _forget_high_water()
+        outputs = system.call()
+    except ModuleNotFoundError as error:
+        return say(status=f"missing: package {error.name} is not installed")
+    except Exception as error:
+        return say(status=f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    say(status="ok")
+    for line in sys.stdin:
+        if line.strip() == "end":
+            break
+        start = time.perf_counter()
+        outputs = system.call()
+        say(status="ok", seconds=time.perf_counter() - start)
+    peak = resident_high_water_bytes() - system.baseline_bytes
+    write_arrays(Path(job.folder) / f"{job.system}.npz", {name: _array(value) for name, value in outputs.items()})
+    say(status="ok", peak_bytes=max(0, peak), bytes_read=system.bytes_read())
+
+
+def _forget_high_water() -> None:
+    """Let the high-water mark start from the memory that is resident now, not from what loading took."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _array(value: Any) -> Any:
+    if not hasattr(value, "detach"):
+        return value
+    from ullage.bench import as_array
+
+    return as_array(value)
+
+
+def _inputs(job: Job) -> dict[str, Any]:
+    return read_arrays(Path(job.folder) / "inputs.npz", ())
+
+
+def _ullage(job: Job) -> System:
+    from ullage.runtime.load import load
+
+    baseline = resident_high_water_bytes()
+    runner = load(job.artifact, job.budget)
+    inputs = _inputs(job)
+    return System(lambda: runner.run(inputs), baseline, lambda: int(runner.stats()["bytes_read"]["disk"]))
+
+
+@dataclass(frozen=True)
+class _Torch:
+    """A model in eager PyTorch: a module with its arguments, and the names of its flat outputs."""
+
+    module: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output_names: tuple[str, ...]
+    baseline_bytes: int
+
+    def named(self, result: Any) -> dict[str, Any]:
+        """Flat tensor outputs by name."""
+        import torch
+        from torch.utils import _pytree as pytree
+
+        leaves = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        return dict(zip(self.output_names, leaves, strict=True))
+
+
+def _open_torch(job: Job) -> _Torch:
+    """The factory's own module; for files the captured graph, which calls the same operators."""
+    import torch
+
+    from ullage.frontends.factory import call_factory, is_factory
+    from ullage.options import CompileOptions
+    from ullage.reference import as_tensor, open_reference
+
+    torch.set_num_threads(job.threads)
+    torch.set_grad_enabled(False)
+    baseline = resident_high_water_bytes()
+    reference = open_reference(job.model, CompileOptions(input_specs=job.input_specs))
+    names = tuple(spec.name for spec in reference.captured.outputs)
+    if is_factory(job.model) and job.input_specs is None:
+        module, args, kwargs = call_factory(job.model)
+        module = module.eval() if isinstance(module, torch.nn.Module) else module
+        return _Torch(module, args or (), kwargs or {}, names, baseline)
+    arrays = _inputs(job)
+    inputs = [as_tensor(arrays[spec.name], spec.dtype) for spec in reference.captured.inputs]
+    constants = [ref.read() for ref in reference.captured.constants.values()]
+    return _Torch(reference.captured.module, (*constants, *inputs), {}, names, baseline)
+
+
+def _eager(job: Job) -> System:
+    model = _open_torch(job)
+    return System(lambda: model.named(model.module(*model.args, **model.kwargs)), model.baseline_bytes, lambda: None)
+
+
+def _inductor(job: Job) -> System:
+    import torch
+
+    model = _open_torch(job)
+    compiled = torch.compile(model.module, options={"freezing": True})
+    return System(lambda: model.named(compiled(*model.args, **model.kwargs)), model.baseline_bytes, lambda: None)
+
+
+def _onnxruntime(job: Job) -> System:
+    import onnxruntime
+    import torch
+
+    path = Path(job.folder) / "model.onnx"
+    arrays = _inputs(job)
+    model = _open_torch(job)
+    names = list(arrays)
+    torch.onnx.export(
+        model.module, model.args, str(path), input_names=names, output_names=list(model.output_names), dynamo=False
+    )
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = job.threads
+    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    used = {spec.name: arrays[spec.name] for spec in session.get_inputs()}
+    outputs = model.output_names
+    baseline = model.baseline_bytes
+    del model
+    return System(lambda: dict(zip(outputs, session.run(list(outputs), used), strict=True)), baseline, lambda: None)
+
+
+def _openvino(job: Job) -> System:
+    import openvino
+
+    model = _open_torch(job)
+    converted = openvino.convert_model(model.module, example_input=model.args)
+    compiled = openvino.compile_model(converted, "CPU", {"INFERENCE_NUM_THREADS": str(job.threads)})
+    inputs = [value.numpy() for value in model.args]
+    outputs, baseline = model.output_names, model.baseline_bytes
+    del model, converted
+
+    def call() -> dict[str, Any]:
+        results = compiled(inputs)
+        return {name: results[index] for index, name in enumerate(outputs)}
+
+    return System(call, baseline, lambda: None)
+
+
+_LOADERS: dict[str, Callable[[Job], System]] = {
+    "ullage": _ullage,
+    "eager": _eager,
+    "inductor": _inductor,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
+
+if __name__ == "__main__":
+    standard_output, sys.stdout = sys.stdout, sys.stderr
+    main(Job.from_text(sys.argv[1]), standard_output)
