@@ -54,7 +54,8 @@ def _group(spec: Attention) -> Expr:
 def _check(spec: Attention) -> None:
     operands = {"q": spec.q, "k": spec.k, "v": spec.v, "out": spec.out}
     wrong = [f"{name} is {o.dtype}" for name, o in operands.items() if o.dtype not in _STORAGE]
-    wrong += [f"{name} has stride {o.strides[3]} in its last dimension" for name, o in operands.items() if _gaps(o)]
+    widths = {"q": spec.head_dim, "k": spec.head_dim, "v": spec.value_dim, "out": spec.value_dim}
+    wrong += [f"{n} has stride {o.strides[3]} in its last dimension" for n, o in operands.items() if _gaps(o, widths[n])]
     mask = spec.mask.dtype if spec.mask else ""
     if mask not in _MASK_STORAGE[spec.mask_kind]:
         wrong.append(f"mask of kind {spec.mask_kind} is {mask or 'missing'}")
@@ -62,8 +63,8 @@ def _check(spec: Attention) -> None:
         raise InputError(f"attention needs contiguous float32, bfloat16 or float16 rows, found: {'; '.join(wrong)}.")
 
 
-def _gaps(operand: Strided) -> bool:
-    return known(operand.strides[3]) != 1
+def _gaps(operand: Strided, width: int) -> bool:
+    return width > 1 and known(operand.strides[3]) != 1
 
 
 def _mask_mode(spec: Attention) -> str:

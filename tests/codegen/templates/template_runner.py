@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+
 import ullage.codegen.cpp as cpp
 from ullage.codegen.kernel import Kernel
 from ullage.target import Target, best_isa

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+
 from tests.codegen.templates.template_runner import host_targets, run_kernel
 from ullage.codegen.cpp.templates.attention import emit_attention
 from ullage.codegen.loops.ir import Apply, Buffer, Const, Dim, Expr
