@@ -122,6 +122,13 @@ def view_source(node: Node) -> Node | None:
     return _node(node.args[0]) if node.target in _VIEWS else None
 
 
+def root(node: Node) -> Node:
+    """The node whose elements a chain of views shows (the node itself if it is no view)."""
+    while (source := view_source(node)) is not None:
+        node = source
+    return node
+
+
 def view_op(node: Node) -> ViewOp:
     """The view that a node makes of `view_source(node)`."""
     if node.target is GETITEM:

@@ -13,7 +13,7 @@ from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import DTYPE_BYTES, Const, Expr, LoopKernel, Stage
 from ullage.codegen.loops.sizes import to_size
 from ullage.codegen.lower import load_table
-from ullage.codegen.lower.builder import Builder
+from ullage.codegen.lower.builder import Builder, Resolver
 from ullage.codegen.lower.index import ONE, IndexMath
 from ullage.codegen.lower.region import inplace_pairs, lower_loops
 from ullage.codegen.lower.shapes import contiguous_strides, dtype_name, numel, ordered_strides, shape_of
@@ -35,7 +35,7 @@ from ullage.codegen.lower.templates import (
     lower_linear,
 )
 from ullage.codegen.lower.values import View
-from ullage.codegen.lower.views import Expand, Reshape, Slice, lower_view, view_op, view_source
+from ullage.codegen.lower.views import Expand, Reshape, Slice, lower_view, root, view_op, view_source
 from ullage.codegen.schedule.constants import ConstantPool
 from ullage.codegen.schedule.cost import step_cost
 from ullage.codegen.schedule.groups import Group, Grouping
@@ -103,7 +103,7 @@ class _Build:
         graph = self.captured.module.graph
         self.dim_max = {d.symbol: d.maximum for d in self.captured.dims}
         self.math = IndexMath({}, self.dim_max)
-        self.placeholders = {n.name: n for n in graph.nodes if n.op == "placeholder"}
+        self.placeholders = {key: n for n in graph.nodes if n.op == "placeholder" for key in (n.name, str(n.target))}
         self.pool = ConstantPool(self.captured.constants, self.target)
         self._declare_inputs()
         groups = Grouping(graph, self._try, self._is_constant).run()
@@ -121,7 +121,7 @@ class _Build:
     # Inputs, outputs, dimensions.
 
     def _is_constant(self, node: Node) -> bool:
-        return node.op == "placeholder" and node.name in self.captured.constants
+        return node.op == "placeholder" and node.target in self.captured.constants
 
     def _declare_inputs(self) -> None:
         for name, spec in zip(self.captured.input_nodes, self.captured.inputs, strict=True):
@@ -191,7 +191,7 @@ class _Build:
         if node in self.views:
             return self.views[node]
         if self._is_constant(node):
-            self.views[node] = self.pool.raw(node.name, shape_of(fake(node)))
+            self.views[node] = self.pool.raw(str(node.target), shape_of(fake(node)))
             return self.views[node]
         source = view_source(node)
         if source is None:
@@ -283,7 +283,7 @@ class _Build:
         table, ids = node.args[0], node.args[1]
         assert isinstance(table, Node) and isinstance(ids, Node)
         source = self.operand(ids, lambda v: v.contiguous)
-        name = self.pool.table(table.name)
+        name = self.pool.table(str(table.target))
         out = self._realise(node)
         if not out.contiguous:
             raise AssertionError("a gathered table is always written contiguously")
@@ -293,11 +293,13 @@ class _Build:
             Operand(out.storage, "w", to_size(out.offset) * DTYPE_BYTES[out.dtype]), to_size(numel(source.shape)),
         ))  # fmt: skip
 
-    def _builder(self, nodes: Sequence[Node], resolve: object = None) -> Builder:
-        return Builder(nodes, resolve or self._resolve_or_none, _lowering, self.dim_max)  # type: ignore[arg-type]
+    def _builder(self, nodes: Sequence[Node], resolve: Resolver | None = None) -> Builder:
+        members = frozenset(nodes)
 
-    def _resolve_or_none(self, node: Node) -> View | None:
-        return self.resolve(node)
+        def outside(node: Node) -> View | None:
+            return None if root(node) in members else self.resolve(node)
+
+        return Builder(nodes, resolve or outside, _lowering, self.dim_max)
 
     def _operands(self, anchor: Node) -> tuple[View | Packed | None, ...]:
         args = [a if isinstance(a, Node) else None for a in anchor.args]
@@ -327,7 +329,7 @@ class _Build:
 
     def _weight(self, node: Node, outputs: int, anchor: Node) -> Packed | View:
         if self._is_constant(node):
-            return self.pool.panels(node.name, outputs)
+            return self.pool.panels(str(node.target), outputs)
         return self.operand(node, either_contiguous)
 
     def _conv_weight(self, anchor: Node) -> Packed:
@@ -337,12 +339,12 @@ class _Build:
             raise UnsupportedOperator({"aten.convolution with a computed weight": [_origin(anchor)]})
         geometry = Geometry.of(anchor)
         if geometry.depthwise:
-            return self.pool.depthwise(weight.name)
-        return self.pool.panels(weight.name, 1 if geometry.transposed else 0, geometry.groups)
+            return self.pool.depthwise(str(weight.target))
+        return self.pool.panels(str(weight.target), 1 if geometry.transposed else 0, geometry.groups)
 
     def _lower(
         self, nodes: Sequence[Node], outputs: Sequence[tuple[Node, View]], kind: str,
-        operands: Sequence[View | Packed | None], resolve: object = None,
+        operands: Sequence[View | Packed | None], resolve: Resolver | None = None,
     ) -> tuple[Spec, Builder]:  # fmt: skip
         builder = self._builder(nodes, resolve)
         if kind != "template":
@@ -399,7 +401,7 @@ class _Build:
         x, weight = anchor.args[0], anchor.args[1]
         assert isinstance(x, Node) and isinstance(weight, Node)
         if anchor.target is LINEAR:
-            return _plain(x), (self.pool.panels(weight.name, 0) if self._is_constant(weight) else _plain(weight))
+            return _plain(x), (self.pool.panels(str(weight.target), 0) if self._is_constant(weight) else _plain(weight))
         if anchor.target is CONVOLUTION:
             return _plain(x), self._conv_weight(anchor)
         return _plain(x), _plain(weight)

@@ -17,7 +17,7 @@ from ullage.codegen.lower.reductions import scan_node
 from ullage.codegen.lower.table import TABLE, aten, fake
 from ullage.codegen.lower.templates import ATTENTION, TEMPLATES
 from ullage.codegen.lower.values import NotFusable
-from ullage.codegen.lower.views import view_source
+from ullage.codegen.lower.views import root, view_source
 
 MAX_NODES = 64
 MAX_STORES = 4
@@ -115,7 +115,7 @@ class Grouping:
 
     def _inputs(self, node: Node) -> tuple[Node, ...]:
         """Producers, looking through views."""
-        return tuple(dict.fromkeys(_through_views(n) for n in node.all_input_nodes))
+        return tuple(dict.fromkeys(root(n) for n in node.all_input_nodes))
 
     def _escapes(self, members: frozenset[Node]) -> tuple[Node, ...]:
         return tuple(
@@ -223,12 +223,6 @@ class Grouping:
             done.add(id(ready))
             ordered.append(ready)
         return tuple(ordered)
-
-
-def _through_views(node: Node) -> Node:
-    while (source := view_source(node)) is not None:
-        node = source
-    return node
 
 
 def _elements(node: Node) -> int:
