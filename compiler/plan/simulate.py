@@ -1,0 +1,109 @@
+"""Simulate: the time line of a plan (launches in order, one disk queue, waits), in steady state across calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from ullage.plan.plan import DIRECT_IO_BYTES, Command, Gather, Launch, Plan, Prediction, Read, Wait
+from ullage.plan.sizes import evaluate
+
+_CALLS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What the machine was measured to give; `flops_per_s` and `memory_bytes_per_s` of all threads together."""
+
+    flops_per_s: float
+    memory_bytes_per_s: float
+    disk_bytes_per_s: float
+    disk_latency_s: float
+    launch_seconds: float
+
+    def read_seconds(self, size_bytes: int) -> float:
+        """Seconds of one disk request."""
+        return self.disk_latency_s + size_bytes / self.disk_bytes_per_s
+
+    def traffic_seconds(self, size_bytes: int) -> float:
+        """Seconds for which a disk request keeps the memory from the kernels that run beside it."""
+        return size_bytes / self.memory_bytes_per_s
+
+
+class Event(NamedTuple):
+    """One thing on the time line: `read` and `wait` name a block, `run` computes, `block` needs the disk at once.
+
+    The seconds of a `wait` are what the block's transfer took from the kernels that ran beside it.
+    """
+
+    kind: Literal["read", "wait", "run", "block"]
+    block: int
+    seconds: float
+
+
+def simulate(plan: Plan, costs: Sequence[float], rates: Rates) -> Prediction:
+    """Predict one call in steady state; `costs[step]` are the compute seconds of a step, launch cost not included.
+
+    A step cut into several launches costs each its share of the tasks, and the launch cost once per launch.
+    """
+    dims = {d.name: d.maximum for d in plan.dimensions}
+    tasks = [evaluate(c.tasks, dims) if isinstance(c, Launch) else 1 for c in plan.commands]
+    totals: dict[int, int] = {}
+    for command, count in zip(plan.commands, tasks, strict=True):
+        if isinstance(command, Launch):
+            totals[command.step] = totals.get(command.step, 0) + count
+    events: list[Event] = []
+    for command, count in zip(plan.commands, tasks, strict=True):
+        share = count / totals[command.step] if isinstance(command, Launch) and totals[command.step] else 1.0
+        events += _events(command, plan, costs, rates, share, dims)
+    return play(events, plan.streamed_bytes_per_run)
+
+
+def _events(
+    command: Command, plan: Plan, costs: Sequence[float], rates: Rates, share: float, dims: dict[str, int]
+) -> list[Event]:
+    if isinstance(command, Read):
+        return [Event("read", command.block, rates.read_seconds(plan.blocks[command.block].bytes))]
+    if isinstance(command, Wait):
+        return [Event("wait", command.block, rates.traffic_seconds(plan.blocks[command.block].bytes))]
+    run = Event("run", -1, costs[command.step] * share + rates.launch_seconds)
+    if isinstance(command, Gather) and command.block < 0:
+        stride = plan.constants[command.constant].tile_stride
+        return [Event("block", -1, staged_rows_seconds(evaluate(command.count, dims), stride, rates)), run]
+    return [run]
+
+
+def staged_rows_seconds(rows: int, stride_bytes: int, rates: Rates) -> float:
+    """Seconds to read `rows` scattered rows of a table from the disk, one request each."""
+    extent_bytes = -(-stride_bytes // DIRECT_IO_BYTES) * DIRECT_IO_BYTES
+    return rows * rates.read_seconds(extent_bytes)
+
+
+def play(events: Sequence[Event], streamed_bytes: int) -> Prediction:
+    """Play the events of one call again and again until the calls take equal time; describe the last one."""
+    arrivals: dict[int, float] = {}
+    disk = clock = previous = 0.0
+    stall = 0.0
+    for _ in range(_CALLS):
+        start, stall = clock, 0.0
+        for kind, block, seconds in events:
+            if kind == "run":
+                clock += seconds
+            elif kind == "read":
+                disk = max(disk, clock) + seconds
+                arrivals[block] = disk
+            elif kind == "wait":
+                late = max(0.0, arrivals.get(block, 0.0) - clock)
+                stall += late
+                clock += late + seconds
+            else:
+                clock += seconds
+                stall += seconds
+                disk = max(disk, clock - seconds) + seconds
+        if abs((clock - start) - previous) <= 1e-9 * clock:
+            break
+        previous = clock - start
+    computing = sum(e.seconds for e in events if e.kind == "run")
+    reading = sum(e.seconds for e in events if e.kind in ("read", "block"))
+    return Prediction(clock - start, computing, reading, stall, streamed_bytes)
