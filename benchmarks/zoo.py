@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ class Entry:
 
     def make(self, tiny: bool = False) -> Sample:
         """Build the model reproducibly, in eval mode, without gradients."""
-        _quiet_transformers()
+        quiet_transformers()
         torch.manual_seed(SEED)
         sample = self.build(tiny)
         sample.module.eval().requires_grad_(False)
@@ -45,7 +46,8 @@ class Entry:
         return sample
 
 
-def _quiet_transformers() -> None:
+def quiet_transformers() -> None:
+    """No warnings and no progress bars from transformers."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -53,7 +55,7 @@ def _quiet_transformers() -> None:
 
 
 def _settle_batch_norms(sample: Sample) -> None:
-    """Give batch norms the statistics of one forward pass: with those of a fresh network, signals would fade to zero."""
+    """Give batch norms the statistics of one forward pass: with those of a fresh network, signals fade to zero."""
     norms = [module for module in sample.module.modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:
         return
@@ -242,7 +244,7 @@ class UNet(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], classes: int) -> None:
         super().__init__()
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.stem = ConvBlock(3, widths[0])
         self.down = nn.ModuleList(ConvBlock(a, b) for a, b in pairs)
         self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in reversed(pairs))

@@ -30,7 +30,7 @@ from ullage.target import available_threads
 
 @dataclass(frozen=True)
 class Row:
-    """One system: `status` is "ok" or says why there are no figures; `peak_bytes` leaves out what its libraries take."""
+    """One system: `status` is "ok" or says why there are no figures; `peak_bytes` leaves its libraries out."""
 
     system: str
     status: str

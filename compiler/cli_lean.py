@@ -66,9 +66,11 @@ def run(options: argparse.Namespace) -> int:
             stalled += stats["stall_seconds"]
         if options.output is not None:
             write_arrays(options.output, outputs)
+        measured_bytes = runner.measured_bytes()
     document = {
         "seconds": seconds,
         "peak_bytes": stats["peak_bytes"],
+        "measured_bytes": measured_bytes,
         "budget_bytes": stats["budget_bytes"],
         "bytes_read": read,
         "stall_seconds": stalled,
