@@ -8,7 +8,8 @@ from ullage.codegen.cpp.templates.conv_taps import Taps, conv_taps
 from ullage.codegen.cpp.templates.gemm import emit_gemm, vector_variants
 from ullage.codegen.cpp.templates.tile import ELEMENT, ROW_POINTERS, TileSet, full_rows, row_variants
 from ullage.codegen.cpp.templates.tile_counts import RowBlocks, ceil_div, combine, fold, known, row_blocks, to_size
-from ullage.codegen.cpp.templates.tile_kernel import STORAGE_STRUCT, Names, epilogue, finish, indent, scalar
+from ullage.codegen.cpp.templates.tile_epilogue import Epilogue, used
+from ullage.codegen.cpp.templates.tile_kernel import STORAGE_STRUCT, Names, finish, indent, scalar
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Const, Expr, Var
 from ullage.codegen.loops.poly import to_poly
@@ -26,7 +27,8 @@ class _Plan:
 
     spec: Conv2d
     weight: PackedPanels
-    target: Target
+    names: Names
+    epilogue: Epilogue
     taps: Taps
     tiles: TileSet
     grid_h: Expr
@@ -52,8 +54,15 @@ class _Plan:
         return -(-_BLOCK_ROWS // full) * full
 
     @property
+    def fused(self) -> bool:
+        """Whether sums are stored right out of the registers."""
+        return self.taps.one_chunk and not self.spec.transposed and known(self.rows) is not None and self.epilogue.light
+
+    @property
     def sums(self) -> int:
-        """Accumulators that are kept between chunks."""
+        """Sums that are kept between chunks, or until the epilogue takes them."""
+        if self.fused:
+            return 0
         rows = 0 if self.taps.one_chunk else self.most_rows
         return (rows + ROW_POINTERS) * self.tiles.width
 
@@ -93,7 +102,7 @@ def emit_conv(spec: Conv2d, target: Target) -> Kernel:
         return emit_gemm(_as_gemm(spec), target)
     plan = _plan(spec, target)
     return finish(
-        functions=plan.tiles.functions(),
+        functions=plan.epilogue.fused_functions() if plan.fused else plan.tiles.functions(),
         body=_body(plan),
         buffers=spec.buffers,
         dims=spec.dims,
@@ -107,9 +116,10 @@ def _is_matrix_product(spec: Conv2d) -> bool:
     """Whether pixels are rows of one dense matrix that is multiplied as it is."""
     one = (1, 1)
     plain = spec.kernel == one and spec.stride == one and spec.padding == (0, 0) and spec.groups == 1
-    dense_h = to_poly(combine("mul", spec.x_stride_w, spec.in_w)) == to_poly(spec.x_stride_h)
-    dense_b = to_poly(combine("mul", spec.x_stride_h, spec.in_h)) == to_poly(spec.x_stride_b)
-    return plain and dense_h and (dense_b or known(spec.batch) == 1) and isinstance(spec.weight, PackedPanels)
+    line = combine("mul", spec.x_stride_w, spec.in_w)
+    dense_h = known(spec.in_h) == 1 or to_poly(line) == to_poly(spec.x_stride_h)
+    dense_b = known(spec.batch) == 1 or to_poly(combine("mul", line, spec.in_h)) == to_poly(spec.x_stride_b)
+    return plain and dense_h and dense_b and isinstance(spec.weight, PackedPanels)
 
 
 def _as_gemm(spec: Conv2d) -> Gemm:
@@ -147,43 +157,67 @@ def _plan(spec: Conv2d, target: Target) -> _Plan:
         weight=spec.weight.dtype,
     )
     blocks = row_blocks(rows, target.threads, full, _BLOCK_ROWS)
-    return _Plan(spec, spec.weight, target, conv_taps(spec), tiles, grid_h, grid_w, rows, blocks, dtype)
+    names = Names.of(spec.buffers, spec.dims)
+    epilogue = Epilogue(spec.epilogue, names, tiles, target, spec.weight.n % target.lanes > 0, batch=False)
+    return _Plan(spec, spec.weight, names, epilogue, conv_taps(spec), tiles, grid_h, grid_w, rows, blocks, dtype)
 
 
 def _body(plan: _Plan) -> list[str]:
-    spec, taps, tiles, names = plan.spec, plan.taps, plan.tiles, Names.of(plan.spec.buffers, plan.spec.dims)
-    full, width = tiles.rows[-1], tiles.width
-    element = STORAGE_STRUCT[plan.dtype]
-    kept = "" if taps.one_chunk else f" + row * {width}"
-    return [
+    taps, tiles, names = plan.taps, plan.tiles, plan.names
+    full = tiles.rows[-1]
+    declarations = [
         *names.declarations(),
-        f"const ull_i64 first_tile = args->n[{len(spec.dims)}];",
         *(line for name, expr in plan.numbers().items() for line in scalar(name, expr, names)),
+    ]
+    tile = [*_pointers(plan), *_sums(plan)]
+    rows = used([f"const ull_i64 rows = row + {full} < block_rows ? {full} : block_rows - row;"], tile)
+    lines = [
+        f"const ull_i64 first_tile = args->n[{len(plan.spec.dims)}];",
         *_tables(taps),
-        f"const {element} *const x = (const {element} *){names.buffers[spec.x_buffer]};",
-        f"float *const sums = (float *)args->thread, *const zeros = sums + {plan.sums};",
-        *([f"float *const copies = zeros + {taps.step};"] if plan.copies else []),
-        f"ull_zero(zeros, {taps.step});",
+        *_operands(plan),
         "for (ull_i64 task = begin; task < end; ++task) {",
-        *indent(_task(plan, names)),
-        *indent(_pixels(plan)),
+        *indent([*_task(plan), *_pixels(plan)]),
         f"  for (ull_i64 s = first; s == first || s < last; s += {taps.per_chunk})",
         f"  for (ull_i64 k = 0; k < {taps.length}; k += {taps.step}) {{",
         f"    const ull_i64 segments = s + {taps.per_chunk} < last ? {taps.per_chunk} : last - s;",
         f"    const ull_i64 steps = k + {taps.step} < {taps.length} ? {taps.step} : {taps.length} - k;",
         f"    const {ELEMENT[plan.weight.dtype]} *panels[{taps.per_chunk}];",
         "    for (ull_i64 t = 0; t < segments; ++t)",
-        f"      panels[t] = weights + (table[s + t][2] * {plan.channels} + k) * {width};",
+        f"      panels[t] = weights + (table[s + t][2] * {plan.channels} + k) * {tiles.width};",
         f"    for (ull_i64 row = 0; row < block_rows; row += {full}) {{",
-        f"      const ull_i64 rows = row + {full} < block_rows ? {full} : block_rows - row;",
-        *indent(_pointers(plan), 6),
-        f"      float *const c = sums{kept};",
-        *indent(tiles.call("a, panels, segments, steps, c, s > first || k > 0"), 6),
-        f"      if (s + {taps.per_chunk} < last || k + {taps.step} < {taps.length}) continue;",
-        *indent(_epilogue(plan, names), 6),
+        *indent([*rows, *tile], 6),
         "    }",
         "  }",
         "}",
+    ]
+    return [*used(declarations, lines), *lines]
+
+
+def _operands(plan: _Plan) -> list[str]:
+    """Pointers to the input and to the parts of the thread's workspace."""
+    element, taps = STORAGE_STRUCT[plan.dtype], plan.taps
+    return [
+        f"const {element} *const x = (const {element} *){plan.names.buffers[plan.spec.x_buffer]};",
+        f"float *const zeros = (float *)args->thread + {plan.sums};",
+        *([f"float *const copies = zeros + {taps.step};"] if plan.copies else []),
+        f"ull_zero(zeros, {taps.step});",
+    ]
+
+
+def _sums(plan: _Plan) -> list[str]:
+    """The tile, and the epilogue once the last chunk is in."""
+    taps = plan.taps
+    if plan.fused:
+        return plan.epilogue.fused_call("panels", "segments", "row_begin + row")
+    return [
+        f"float *const c = (float *)args->thread{'' if taps.one_chunk else f' + row * {plan.tiles.width}'};",
+        *plan.tiles.call("a, panels, segments, steps, c, s > first || k > 0"),
+        f"if (s + {taps.per_chunk} < last || k + {taps.step} < {taps.length}) continue;",
+        *(
+            plan.epilogue.loops("row_m[row + i]", ["if (row_m[row + i] < 0) continue;"])
+            if plan.spec.transposed
+            else plan.epilogue.loops("(row_begin + row + i)")
+        ),
     ]
 
 
@@ -202,7 +236,7 @@ def _tables(taps: Taps) -> list[str]:
     ]
 
 
-def _task(plan: _Plan, names: Names) -> list[str]:
+def _task(plan: _Plan) -> list[str]:
     """Which outputs, weights, phase and rows a task is about."""
     weight, count = plan.weight, len(plan.taps.phases)
     lines = [
@@ -212,7 +246,7 @@ def _task(plan: _Plan, names: Names) -> list[str]:
         f"const ull_i64 n_end = n_begin + {weight.nr} < n_limit ? n_begin + {weight.nr} : n_limit;",
         *plan.tiles.choose_vectors("n_end - n_begin"),
         f"const {ELEMENT[weight.dtype]} *const weights = (const {ELEMENT[weight.dtype]} *)"
-        f"((const char *){names.buffers['w']} + tile * {weight.tile_bytes});",
+        f"((const char *){plan.names.buffers['w']} + tile * {weight.tile_bytes});",
         f"const int *const phase = phases[task / BLOCKS % {count}];",
         "const ull_i64 first = phase[0], last = phase[1];",
         "const ull_i64 row_begin = task % BLOCKS * BLOCK;",
@@ -222,60 +256,66 @@ def _task(plan: _Plan, names: Names) -> list[str]:
 
 
 def _pixels(plan: _Plan) -> list[str]:
-    """Input position and offset, and output number, of every row of the block (rows beyond it lie off the image)."""
+    """Input position and offset of every row of the block (rows beyond it lie off the image)."""
     spec, full, size = plan.spec, plan.tiles.rows[-1], plan.most_rows
     up_h, up_w = spec.stride if spec.transposed else (1, 1)
-    position = (
-        ("y", "x_")
-        if spec.transposed
-        else tuple(
-            f"{axis} * {stride} - {padding}"
-            for axis, stride, padding in zip(("y", "x_"), spec.stride, spec.padding, strict=True)
-        )
-    )
+    down_h, down_w = (1, 1) if spec.transposed else spec.stride
+    pad_h, pad_w = (0, 0) if spec.transposed else spec.padding
     return [
         f"int row_h[{size}], row_w[{size}];",
-        f"ull_i64 row_at[{size}], row_m[{size}];",
-        "ull_i64 image = row_begin / (GRID_H * GRID_W), y = row_begin / GRID_W % GRID_H, x_ = row_begin % GRID_W;",
+        f"ull_i64 row_at[{size}]{f', row_m[{size}]' if spec.transposed else ''};",
+        f"bool within[{size // full}];",
+        "ull_i64 image = row_begin / (GRID_H * GRID_W), y = row_begin / GRID_W % GRID_H, column = row_begin % GRID_W;",
         f"for (ull_i64 i = 0; i < (block_rows + {full - 1}) / {full} * {full}; ++i) {{",
-        f"  const ull_i64 h = {position[0]}, w = {position[1]};",
-        f"  const ull_i64 out_y = y * {up_h} + phase[2], out_x = x_ * {up_w} + phase[3];",
+        f"  const ull_i64 h = y * {down_h} - {pad_h}, w = column * {down_w} - {pad_w};",
+        f"  const ull_i64 out_y = y * {up_h} + phase[2], out_x = column * {up_w} + phase[3];",
         "  const bool inside = i < block_rows && out_y < OUT_H && out_x < OUT_W;",
+        f"  const bool all_taps = inside && {_all_taps_inside(plan.taps)};",
+        f"  within[i / {full}] = all_taps && (i % {full} == 0 || within[i / {full}]);",
         "  row_h[i] = inside ? (int)h : -(1 << 30);",
         "  row_w[i] = (int)w;",
         f"  row_at[i] = image * STRIDE_B + h * STRIDE_H + w * STRIDE_W + group * {plan.channels};",
-        "  row_m[i] = inside ? (image * OUT_H + out_y) * OUT_W + out_x : -1;",
-        "  if (++x_ == GRID_W) {",
-        "    x_ = 0;",
+        *(["  row_m[i] = inside ? (image * OUT_H + out_y) * OUT_W + out_x : -1;"] if spec.transposed else []),
+        "  if (++column == GRID_W) {",
+        "    column = 0;",
         "    if (++y == GRID_H) y = 0, ++image;",
         "  }",
         "}",
     ]
 
 
+def _all_taps_inside(taps: Taps) -> str:
+    """C++ condition that pixel (h, w) and all its taps lie in the image."""
+    segments = [segment for phase in taps.phases for segment in phase.segments]
+    top, bottom = min(s.down for s in segments), max(s.down for s in segments)
+    left, right = min(s.right for s in segments), max(s.right for s in segments) + taps.span - 1
+    return f"h + {top} >= 0 && h + {bottom} < IN_H && w + {left} >= 0 && w + {right} < IN_W"
+
+
 def _pointers(plan: _Plan) -> list[str]:
     """Pointers to the tile's rows of every segment of the chunk; pixels off the image point at zeros."""
     taps, full = plan.taps, plan.tiles.rows[-1]
+    choice = "(unsigned long)w < (unsigned long)IN_W ? x + at : zeros"
     if plan.copies:
         copy = f"copies + (t * {ROW_POINTERS} + i) * {taps.step}"
         choice = f"ull_segment(x + at, w, {taps.span}, IN_W, {taps.length // taps.span}, steps, {copy}, zeros)"
-    else:
-        choice = "(unsigned long)w < (unsigned long)IN_W ? x + at : zeros"
+    each = [
+        f"for (ull_i64 i = 0; i < {full}; ++i) {{",
+        "  const ull_i64 h = row_h[row + i] + down, w = row_w[row + i] + right, at = row_at[row + i] + shift;",
+        f"  a[t * {ROW_POINTERS} + i] = (unsigned long)h >= (unsigned long)IN_H ? zeros : {choice};",
+        "}",
+    ]
+    fast = [
+        f"if (within[row / {full}]) {{",
+        f"  for (ull_i64 i = 0; i < {full}; ++i) a[t * {ROW_POINTERS} + i] = x + row_at[row + i] + shift;",
+        "  continue;",
+        "}",
+    ]
     return [
         f"const float *a[{taps.per_chunk * ROW_POINTERS}];",
         "for (ull_i64 t = 0; t < segments; ++t) {",
         "  const ull_i64 down = table[s + t][0], right = table[s + t][1];",
         "  const ull_i64 shift = down * STRIDE_H + right * STRIDE_W + k;",
-        f"  for (ull_i64 i = 0; i < {full}; ++i) {{",
-        "    const ull_i64 h = row_h[row + i] + down, w = row_w[row + i] + right, at = row_at[row + i] + shift;",
-        f"    a[t * {ROW_POINTERS} + i] = (unsigned long)h >= (unsigned long)IN_H ? zeros : {choice};",
-        "  }",
+        *indent([*(fast if plan.dtype == "float32" else []), *each]),
         "}",
     ]
-
-
-def _epilogue(plan: _Plan, names: Names) -> list[str]:
-    ragged = plan.weight.n % plan.tiles.lanes > 0
-    skip = ["if (row_m[row + i] < 0) continue;"] if plan.spec.transposed else []
-    coords = {"m": "row_m[row + i]"}
-    return epilogue(plan.spec.epilogue, names, plan.tiles, plan.target, coords, ragged, skip)

@@ -16,7 +16,8 @@ from ullage.codegen.cpp.templates.tile_counts import (
     row_blocks,
     to_size,
 )
-from ullage.codegen.cpp.templates.tile_kernel import STORAGE_STRUCT, Names, epilogue, finish, indent, scalar
+from ullage.codegen.cpp.templates.tile_epilogue import Epilogue, used
+from ullage.codegen.cpp.templates.tile_kernel import STORAGE_STRUCT, Names, finish, indent, scalar
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Const, Expr
 from ullage.codegen.templates import Gemm
@@ -38,7 +39,8 @@ class _Plan:
     step: Expr
     tiles: TileSet
     blocks: RowBlocks
-    target: Target
+    names: Names
+    epilogue: Epilogue
 
     def dtype(self, name: str) -> str:
         """The storage type of a buffer."""
@@ -62,8 +64,15 @@ class _Plan:
         }
 
     @property
+    def fused(self) -> bool:
+        """Whether sums are stored right out of the registers."""
+        return self.one_chunk and known(self.m) is not None and self.epilogue.light
+
+    @property
     def c_floats(self) -> Expr:
-        """Accumulators that are kept between chunks."""
+        """Sums that are kept between chunks, or until the epilogue takes them."""
+        if self.fused:
+            return Const(0)
         rows = Const(ROW_POINTERS) if self.one_chunk else combine("add", self.blocks.rows, ROW_POINTERS)
         return combine("mul", rows, self.tiles.width)
 
@@ -90,7 +99,7 @@ def emit_gemm(spec: Gemm, target: Target) -> Kernel:
         tasks = combine("mul", combine("mul", fold(spec.batch), ceil_div(plan.n, plan.tiles.width)), tasks)
     floats = combine("add", combine("add", plan.c_floats, plan.a_floats), plan.b_floats)
     return finish(
-        functions=plan.tiles.functions(),
+        functions=plan.epilogue.fused_functions() if plan.fused else plan.tiles.functions(),
         body=_body(plan),
         buffers=spec.buffers,
         dims=spec.dims,
@@ -121,7 +130,10 @@ def _plan(spec: Gemm, target: Target) -> _Plan:
     )
     most = 64 if spec.weight else _PACKED_BLOCK_ROWS
     blocks = row_blocks(m, target.threads, full, most)
-    return _Plan(spec, m, n, k, chunk_steps(k), tiles, blocks, target)
+    names, known_n = Names.of(spec.buffers, spec.dims), known(n)
+    ragged = known_n is None or known_n % target.lanes > 0
+    epilogue = Epilogue(spec.epilogue, names, tiles, target, ragged, batch=spec.weight is None)
+    return _Plan(spec, m, n, k, chunk_steps(k), tiles, blocks, names, epilogue)
 
 
 def vector_variants(n: int | None, width: int, lanes: int) -> tuple[int, ...]:
@@ -134,17 +146,18 @@ def vector_variants(n: int | None, width: int, lanes: int) -> tuple[int, ...]:
 
 
 def _body(plan: _Plan) -> list[str]:
-    spec, tiles, names = plan.spec, plan.tiles, Names.of(plan.spec.buffers, plan.spec.dims)
+    names, tiles = plan.names, plan.tiles
     full, width = tiles.rows[-1], tiles.width
-    n = known(plan.n)
-    coords = {"b": "0" if spec.weight else "batch", "m": "(row + i)"}
-    return [
+    declarations = [
         *names.declarations(),
         *(line for name, expr in plan.numbers().items() for line in scalar(name, expr, names)),
-        "float *const sums = (float *)args->thread;",
-        *_operands(plan, names),
+    ]
+    tile = [*_rows(plan), *_sums(plan)]
+    rows = used([f"const ull_i64 rows = row + {full} < m_end ? {full} : m_end - row;"], tile)
+    lines = [
+        *_operands(plan),
         "for (ull_i64 task = begin; task < end; ++task) {",
-        *indent(_task(plan, names)),
+        *indent(_task(plan)),
         "  const ull_i64 m_begin = task % BLOCKS * BLOCK, m_end = m_begin + BLOCK < M ? m_begin + BLOCK : M;",
         f"  const ull_i64 n_end = n_begin + {width} < N ? n_begin + {width} : N;",
         *indent(tiles.choose_vectors("n_end - n_begin")),
@@ -152,25 +165,34 @@ def _body(plan: _Plan) -> list[str]:
         "    const ull_i64 steps = k + STEP < K ? STEP : K - k;",
         *indent(_panel(plan), 4),
         f"    for (ull_i64 row = m_begin; row < m_end; row += {full}) {{",
-        f"      const ull_i64 rows = row + {full} < m_end ? {full} : m_end - row;",
-        *indent(_rows(plan, names), 6),
-        f"      float *const c = sums{'' if plan.one_chunk else f' + (K <= STEP ? 0 : (row - m_begin) * {width})'};",
-        *indent(tiles.call("a, &panel, 1, steps, c, k > 0"), 6),
-        "      if (k + steps < K) continue;",
-        *indent(epilogue(spec.epilogue, names, tiles, plan.target, coords, n is None or n % tiles.lanes > 0), 6),
+        *indent([*rows, *tile], 6),
         "    }",
         "  }",
         "}",
     ]
+    return [*used(declarations, lines), *lines]
 
 
-def _operands(plan: _Plan, names: Names) -> list[str]:
+def _sums(plan: _Plan) -> list[str]:
+    """The tile, and the epilogue once the last chunk is in."""
+    if plan.fused:
+        return plan.epilogue.fused_call("&panel", "1", "row")
+    place = "" if plan.one_chunk else f" + (K <= STEP ? 0 : (row - m_begin) * {plan.tiles.width})"
+    return [
+        f"float *const c = (float *)args->thread{place};",
+        *plan.tiles.call("a, &panel, 1, steps, c, k > 0"),
+        "if (k + steps < K) continue;",
+        *plan.epilogue.loops("(row + i)"),
+    ]
+
+
+def _operands(plan: _Plan) -> list[str]:
     """Pointers to both operands and to their widened or packed copies in the thread's workspace."""
-    spec = plan.spec
+    spec, names = plan.spec, plan.names
     a_type = STORAGE_STRUCT[plan.dtype(spec.a_buffer)]
     lines = [f"const {a_type} *const left = (const {a_type} *){names.buffers[spec.a_buffer]};"]
     if a_type != "float":
-        lines += [*scalar("c_floats", plan.c_floats, names), "float *const wide = sums + c_floats;"]
+        lines += [*scalar("c_floats", plan.c_floats, names), "float *const wide = (float *)args->thread + c_floats;"]
     if spec.weight is not None:
         return [*lines, f"const ull_i64 first_tile = args->n[{len(spec.dims)}];"]
     assert spec.b_buffer is not None
@@ -179,14 +201,14 @@ def _operands(plan: _Plan, names: Names) -> list[str]:
         *lines,
         f"const {b_type} *const right = (const {b_type} *){names.buffers[spec.b_buffer]};",
         *scalar("packed_from", combine("add", plan.c_floats, plan.a_floats), names),
-        "float *const packed = sums + packed_from;",
+        "float *const packed = (float *)args->thread + packed_from;",
         f"const ull_i64 TILES = (N + {plan.tiles.width - 1}) / {plan.tiles.width};",
     ]
 
 
-def _task(plan: _Plan, names: Names) -> list[str]:
+def _task(plan: _Plan) -> list[str]:
     """Which batch entry, which outputs and which weights a task is about."""
-    spec, width = plan.spec, plan.tiles.width
+    spec, names, width = plan.spec, plan.names, plan.tiles.width
     if spec.weight is not None:
         element = ELEMENT[spec.weight.dtype]
         return [
@@ -216,14 +238,14 @@ def _panel(plan: _Plan) -> list[str]:
     ]
 
 
-def _rows(plan: _Plan, names: Names) -> list[str]:
+def _rows(plan: _Plan) -> list[str]:
     """Pointers to the rows of the tile at the chunk; rows beyond the last one repeat it."""
     in_place = plan.dtype(plan.spec.a_buffer) == "float32"
     return [
         f"const float *a[{ROW_POINTERS}];",
         f"for (ull_i64 i = 0; i < {plan.tiles.rows[-1]}; ++i) {{",
         "  const ull_i64 m = row + (i < rows ? i : rows - 1);",
-        *indent(scalar("a_row", plan.spec.a_row, names, {"b": "0" if plan.spec.weight else "batch", "m": "m"})),
+        *indent(scalar("a_row", plan.spec.a_row, plan.names, {"b": "0" if plan.spec.weight else "batch", "m": "m"})),
         "  a[i] = left + a_row + k;" if in_place else "  a[i] = wide + i * STEP;",
         *([] if in_place else ["  ull_widen_row(wide + i * STEP, left + a_row + k, steps);"]),
         "}",

@@ -7,6 +7,7 @@ from math import prod
 from typing import Literal, Protocol
 
 import torch
+
 from ullage.codegen.templates import PackedPanels
 from ullage.errors import InputError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ullage.target import Target
@@ -60,7 +60,7 @@ class TileSet:
             return []
         return [f"const ull_i64 vectors = ({outputs} + {self.lanes - 1}) / {self.lanes};"]
 
-    def call(self, arguments: str) -> list[str]:
+    def call(self, arguments: str, prefix: str = "") -> list[str]:
         """Lines that run the tile for the C++ variables `rows` and `vectors` on `arguments`."""
         lines: list[str] = []
         for shape in self.shapes():
@@ -68,7 +68,7 @@ class TileSet:
             tests += [f"vectors == {shape.vectors}"] if shape.vectors != self.vectors[-1] else []
             lead = "else " if lines else ""
             condition = f"if ({' && '.join(tests)}) " if tests else ""
-            lines.append(f"{lead}{condition}{shape.name}({arguments});")
+            lines.append(f"{lead}{condition}{prefix}{shape.name}({arguments});")
         return lines
 
 
@@ -86,26 +86,23 @@ def row_variants(full: int, m: int | None) -> tuple[int, ...]:
 
 
 def tile_function(shape: TileShape) -> str:
-    """C++ text of one tile.
+    """C++ text of one tile that leaves its sums in memory.
 
     `c[r][v] (+)= Σ_s Σ_k a[s][r][k] · b[s][k][v]` for `segments` segments of `length` steps; each sum starts at zero
     and is added to `c` last if `more`, so its bits depend on the segments alone and not on the number of rows.
     """
     guard = shape.name.upper()
-    return "\n".join([f"#ifndef {guard}", f"#define {guard}", *_body(shape), "#endif"])
+    body = tile_body(shape, shape.name, "float *c, bool more", [*_add(shape), *_store(shape)])
+    return "\n".join([f"#ifndef {guard}", f"#define {guard}", *body, "#endif"])
 
 
-def load_vector(dtype: str, lanes: int, at: str) -> str:
-    """C++ text of `lanes` elements of storage type `dtype` at pointer text `at`, as float32."""
-    return _LOAD[dtype].format(lanes=lanes, at=at)
-
-
-def _body(shape: TileShape) -> Iterator[str]:
+def tile_body(shape: TileShape, name: str, parameters: str, finish: Iterable[str]) -> Iterator[str]:
+    """Lines of a C++ function that forms the sums `c{row}_{vector}` of a tile and then runs the lines `finish`."""
     element, lanes = ELEMENT[shape.weight], shape.lanes
     rows, vectors = range(shape.rows), range(shape.vectors)
     yield (
-        f"static __attribute__((noinline)) void {shape.name}(const float *const *a, const {element} *const *b, "
-        "ull_i64 segments, ull_i64 length, float *c, bool more) {"
+        f"static __attribute__((noinline)) void {name}(const float *const *a, const {element} *const *b, "
+        f"ull_i64 segments, ull_i64 length, {parameters}) {{"
     )
     for r in rows:
         yield f"  ull_f32<{lanes}> {', '.join(f'c{r}_{v} = {{}}' for v in vectors)};"
@@ -118,16 +115,27 @@ def _body(shape: TileShape) -> Iterator[str]:
     for r in rows:
         sums = " ".join(f"c{r}_{v} = ull_fma<{lanes}>(x, b{v}, c{r}_{v});" for v in vectors)
         yield f"      {{ const ull_f32<{lanes}> x = ull_splat<{lanes}>(a{r}[k]); {sums} }}"
-    yield "    }\n  }"
-    yield from _add_and_store(shape)
+    yield "    }"
+    yield "  }"
+    for line in finish:
+        yield f"  {line}"
     yield "}"
 
 
-def _add_and_store(shape: TileShape) -> Iterator[str]:
-    places = [(f"c{r}_{v}", r * shape.width + v * shape.lanes) for r in range(shape.rows) for v in range(shape.vectors)]
-    yield "  if (more) {"
-    for name, offset in places:
-        yield f"    {name} += ull_load<float, {shape.lanes}>(c + {offset});"
-    yield "  }"
-    for name, offset in places:
-        yield f"  ull_store<float, {shape.lanes}>(c + {offset}, {name});"
+def load_vector(dtype: str, lanes: int, at: str) -> str:
+    """C++ text of `lanes` elements of storage type `dtype` at pointer text `at`, as float32."""
+    return _LOAD[dtype].format(lanes=lanes, at=at)
+
+
+def _places(shape: TileShape) -> list[tuple[str, str]]:
+    cells = [(r, v) for r in range(shape.rows) for v in range(shape.vectors)]
+    return [(f"c{r}_{v}", f"c + {r * shape.width + v * shape.lanes}") for r, v in cells]
+
+
+def _add(shape: TileShape) -> list[str]:
+    sums = [f"  {name} += ull_load<float, {shape.lanes}>({at});" for name, at in _places(shape)]
+    return ["if (more) {", *sums, "}"]
+
+
+def _store(shape: TileShape) -> list[str]:
+    return [f"ull_store<float, {shape.lanes}>({at}, {name});" for name, at in _places(shape)]
