@@ -1,0 +1,127 @@
+"""More weights than memory: Ullage beside accelerate's disk offload and eager PyTorch on mapped weights.
+
+`python -m benchmarks.streaming [--model bert_base] [--budget 64MiB] [--rounds 3]`. Every system runs in a memory cgroup
+of the budget plus what its own libraries take. The bound is max(compute, bytes read / disk rate), measured beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ullage.scratch import Scratch, disk_folder
+
+RUNS = 4
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One system in one round: the median seconds of its runs, and why there are none."""
+
+    system: str
+    seconds: float | None
+    problem: str = ""
+
+
+def main() -> int:
+    """Prepare the files, run the rounds, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="bert_base")
+    parser.add_argument("--budget", default="64MiB")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    scratch = Scratch()
+    about = _make_files(options.model, options.budget, scratch.path)
+    systems: dict[str, Callable[[], Figures]] = {
+        "ullage": lambda: _ullage(scratch.path, "small", about),
+        "ullage, all resident": lambda: _ullage(scratch.path, "large", about),
+        "accelerate disk offload": lambda: _framework("accelerate", options.model, scratch.path, about),
+        "eager on mapped weights": lambda: _framework("mapped", options.model, scratch.path, about),
+    }
+    rounds = [{name: run() for name, run in systems.items()} | _disk() for _ in range(options.rounds)]
+    print(_report(options.model, about, rounds))
+    return 0
+
+
+def _make_files(model: str, budget: str, folder: Path) -> dict[str, Any]:
+    """In a process of its own: artifacts, inputs, and the frameworks' weight files."""
+    command = [sys.executable, "-m", "benchmarks.streaming_files", model, budget, str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _ullage(folder: Path, size: str, about: dict[str, Any]) -> Figures:
+    artifact = folder / f"{size}.ullage"
+    inspected = subprocess.run(
+        [sys.executable, "-m", "ullage", "inspect", str(artifact), "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    limit = about[f"{size}_budget_bytes"] + json.loads(inspected.stdout)["runtime_overhead_bytes"]
+    inputs = str(folder / "inputs.npz")
+    run = [sys.executable, "-m", "ullage", "run", str(artifact), "--input", inputs, "--repeat", str(RUNS), "--json"]
+    return _capped(f"ullage {size}", run, limit)
+
+
+def _framework(system: str, model: str, folder: Path, about: dict[str, Any]) -> Figures:
+    worker = [sys.executable, "-m", "benchmarks.streaming_worker", system, model, str(folder)]
+    done = subprocess.run([*worker, "--libraries"], stdout=subprocess.PIPE, text=True, check=True)
+    limit = about["small_budget_bytes"] + json.loads(done.stdout)["resident_bytes"]
+    return _capped(system, worker, limit)
+
+
+def _capped(system: str, command: list[str], limit: int) -> Figures:
+    from tests.cgroup import run_limited
+
+    outcome = run_limited(command, limit)
+    if outcome.returncode != 0:
+        last = (outcome.stderr.strip().splitlines() or ["no message"])[-1]
+        return Figures(system, None, "killed for memory" if outcome.oom_killed else last)
+    return Figures(system, statistics.median(json.loads(outcome.stdout.splitlines()[-1])["seconds"][1:]))
+
+
+def _disk() -> dict[str, Figures]:
+    from ullage.doctor import disk_rates
+
+    rate, _ = disk_rates(disk_folder())
+    return {"disk": Figures("disk", 1 / rate)}
+
+
+def _report(model: str, about: dict[str, Any], rounds: list[dict[str, Figures]]) -> str:
+    from ullage.budget import format_bytes
+    from ullage.facts import seconds_text
+
+    def median(name: str) -> float | None:
+        values = [r[name].seconds for r in rounds]
+        known = [value for value in values if value is not None]
+        return statistics.median(known) if known else None
+
+    streamed = about["streamed_bytes_per_run"]
+    compute, disk = median("ullage, all resident"), median("disk")
+    lines = [
+        f"{model}: weights {format_bytes(about['weight_bytes'])}, budget {format_bytes(about['small_budget_bytes'])}, "
+        f"{format_bytes(streamed)} read per run"
+    ]
+    for name in rounds[0]:
+        seconds = median(name)
+        if name == "disk":
+            continue
+        lines.append(f"  {name:<26} {seconds_text(seconds) if seconds is not None else rounds[0][name].problem}")
+    if compute is not None and disk is not None:
+        bound, ours = max(compute, streamed * disk), median("ullage")
+        share = "" if ours is None else f"; ullage takes {ours / bound:.2f} times that"
+        lines.append(f"  bound: max(compute, read / {1e-9 / disk:.2f} GB/s) = {seconds_text(bound)}{share}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
