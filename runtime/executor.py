@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+import numpy as np
+
 from ullage.artifact.reader import Artifact
 from ullage.errors import UllageError
 from ullage.plan.plan import Plan
@@ -75,6 +77,19 @@ class Executor:
             raise UllageError("a runner cannot be used in a forked child; load the artifact again in this process.")
         if self._library.run(self._tables.address):
             raise self._error()
+
+    def run_timed(self, commands: int) -> list[int]:
+        """Run once; returns the nanoseconds of each of `commands` commands, prologue included."""
+        timings = np.zeros(commands, np.int64)
+        tables = self._tables
+        if tables is None:
+            raise UllageError("the runner is closed.")
+        tables.time_into(timings)
+        try:
+            self.run()
+        finally:
+            tables.time_into(None)
+        return [int(ns) for ns in timings]
 
     def statistics(self) -> tuple[int, int, int, int]:
         """Of the last run: wall time and stalls in ns, bytes of blocks that arrived, bytes read for gathered rows."""

@@ -10,10 +10,10 @@ from typing import Any, Self
 
 from ullage.artifact.reader import Artifact
 from ullage.errors import UllageError
-from ullage.plan.plan import Plan, TensorInfo
+from ullage.plan.plan import Command, Gather, Launch, Plan, Read, TensorInfo
 from ullage.plan.view import PlanView
 from ullage.runtime.executor import Executor
-from ullage.runtime.tensors import Array, Inputs, Outputs, Shape
+from ullage.runtime.tensors import Array, Inputs, Outputs, OutputSet, Shape
 
 
 class Runner:
@@ -65,6 +65,16 @@ class Runner:
         """The plan, decoded from the file at each use so that it is not held."""
         return PlanView(self._decode())
 
+    def profile(self, *args: object, **kwargs: object) -> list[tuple[str, float]]:
+        """Run once and tell for each command what it did and the seconds it took; for finding out, not for serving."""
+        plan = self._decode()
+        with self._lock:
+            _, _, alive = self._bind(self._inputs.order(args, kwargs))
+            first = len(plan.prologue)
+            timings = self._executor.run_timed(first + len(plan.commands))[first:]
+            del alive
+        return [(command_name(plan, c), ns / 1e9) for c, ns in zip(plan.commands, timings, strict=True)]
+
     def stats(self) -> dict[str, Any]:
         """Of the last run: `seconds`, `stall_seconds`, `bytes_read` by tier; and `high_water_bytes` by purpose."""
         wall_ns, stall_ns, blocks, gathered = self._executor.statistics()
@@ -97,16 +107,22 @@ class Runner:
 
     def _run(self, values: Sequence[object]) -> list[Array]:
         with self._lock:
-            if self._results is None:
-                raise UllageError("the runner is closed.")
-            addresses, shapes, alive = self._inputs.bind(values)
-            if shapes != self._shapes:
-                self._resize(self._results, shapes)
-            taken = self._results.take()
-            self._executor.boundary[:] = addresses + self._results.addresses(taken)
+            results, taken, alive = self._bind(values)
             self._executor.run()
             del alive
-            return self._results.views(taken)
+            return results.views(taken)
+
+    def _bind(self, values: Sequence[object]) -> tuple[Outputs, OutputSet, list[object]]:
+        """Put the addresses of inputs and results in place; what is returned last must live until the run is over."""
+        results = self._results
+        if results is None:
+            raise UllageError("the runner is closed.")
+        addresses, shapes, alive = self._inputs.bind(values)
+        if shapes != self._shapes:
+            self._resize(results, shapes)
+        taken = results.take()
+        self._executor.boundary[:] = addresses + results.addresses(taken)
+        return results, taken, alive
 
     def _resize(self, outputs: Outputs, shapes: tuple[Shape, ...]) -> None:
         self._shapes = None
@@ -117,6 +133,15 @@ class Runner:
 
     def _decode(self) -> Plan:
         return self._artifact.plan(self._plan_index)
+
+
+def command_name(plan: Plan, command: Command) -> str:
+    """What a command does, in words: the step's name, or the constant and first tile that is read or waited for."""
+    if isinstance(command, Launch | Gather):
+        return plan.step_names[command.step] if plan.step_names else f"step {command.step}"
+    block = plan.blocks[command.block]
+    verb = "read" if isinstance(command, Read) else "wait"
+    return f"{verb} {plan.constants[block.constant].name}[{block.first_tile}]"
 
 
 def _release(executor: Executor, artifact: Artifact) -> None:

@@ -37,6 +37,7 @@ _FAILURE = struct.Struct("<IIqqqI")
 _STATISTICS = struct.Struct("<QQQQ")
 _FAILURE_OFFSET = 152
 _STATISTICS_OFFSET = 192
+_TIMINGS_OFFSET = 224
 _DISK_STACK_OFFSET = 128
 _WORKER_STACK_OFFSET = 24
 _MOST = 1 << 62
@@ -128,6 +129,11 @@ class Tables:
         """Of the last run: wall time and stalls in ns, bytes of blocks that arrived, bytes read for gathered rows."""
         wall, stall, blocks, gathered = _STATISTICS.unpack_from(self.region.map, _STATISTICS_OFFSET)
         return wall, stall, blocks, gathered
+
+    def time_into(self, timings: Words | None) -> None:
+        """Have the executor write the nanoseconds of each command, prologue first, or stop it with None."""
+        address = 0 if timings is None else timings.ctypes.data
+        self._words[_TIMINGS_OFFSET // WORD_BYTES] = address
 
     def stacks(self) -> list[tuple[int, int]]:
         """Address and length of every stack that the executor has mapped."""

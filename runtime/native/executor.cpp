@@ -42,7 +42,7 @@ void verify_tiles(void *what, i64 begin, i64 end, u32) {
 
 bool wait_for(Context *c, Block *block) {
     if (!await_block(c, block)) return false;
-    c->statistics.bytes_read += u64(block->length);
+    if (!block->resident) c->statistics.bytes_read += u64(block->length);
     if (block->verified) return true;
     VerifyJob job = {c, block, &c->constants[block->constant]};
     parallel(c, verify_tiles, &job, block->tiles, c->threads);
@@ -73,9 +73,12 @@ bool run_command(Context *c, Command *command) {
 
 bool run_commands(Context *c, Command *first, i64 count) {
     for (i64 i = 0; i < count; i++) {
-        if (run_command(c, first + i)) continue;
-        c->failure.step = first[i].step;
-        return false;
+        u64 start = c->timings ? now_ns() : 0;
+        if (!run_command(c, first + i)) {
+            c->failure.step = first[i].step;
+            return false;
+        }
+        if (c->timings) c->timings[first + i - c->commands] = now_ns() - start;
     }
     return true;
 }

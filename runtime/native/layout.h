@@ -134,6 +134,7 @@ struct Context {
     u32 disk_started;
     Failure failure;
     Statistics statistics;
+    u64 *timings; /* nanoseconds of each command, or null */
 
     alignas(64) u32 queue_tail; /* written by the caller */
     alignas(64) u32 queue_head; /* written by the disk thread */
@@ -156,5 +157,6 @@ static_assert(sizeof(Context) <= 1024, "mirrored by compiler/plan/tables.py");
 static_assert(__builtin_offsetof(Context, dirty) == 120, "mirrored by runtime/tables.py");
 static_assert(__builtin_offsetof(Context, failure) == 152, "mirrored by runtime/tables.py");
 static_assert(__builtin_offsetof(Context, statistics) == 192, "mirrored by runtime/tables.py");
+static_assert(__builtin_offsetof(Context, timings) == 224, "mirrored by runtime/tables.py");
 static_assert(__builtin_offsetof(Context, disk_stack) == 128, "mirrored by runtime/tables.py");
 static_assert(__builtin_offsetof(Worker, stack) == 24, "mirrored by runtime/tables.py");

@@ -10,7 +10,7 @@ namespace {
 
 enum : u32 { OPEN = 1u << 31, WAITING = 1u << 30, INSIDE = WAITING - 1 };
 enum : u64 { SPIN_NS = 25000 };
-enum : u32 { PAUSES_PER_CLOCK = 32, SHARES = 4 };
+enum : u32 { PAUSES_PER_CLOCK = 32, SHARES = 4, UNKNOWN_CPU = ~0u };
 
 u64 pack(u64 first, u64 last) { return first | last << 32; }
 
@@ -51,7 +51,7 @@ void leave(Context *c) {
     if ((before & WAITING) && (before & INSIDE) == 1) futex_wake(&c->state, 1);
 }
 
-/* Spins until *word differs from `value` or the time is up; true if it differs. */
+/* Spins until done() or the time is up; true if it is done. */
 template <typename Done>
 bool spin(Done done) {
     u64 deadline = 0;
@@ -117,13 +117,36 @@ void close_region(Context *c) {
     __atomic_and_fetch(&c->state, ~u32(WAITING), __ATOMIC_RELAXED);
 }
 
-/* Two runnable threads can stay on one CPU for milliseconds; the sleeping one is barred from the caller's CPU. */
-void part_from(Worker *worker, u32 caller_cpu) {
-    cpu_set_t allowed;
-    if (pthread_getaffinity_np(pthread_self(), sizeof allowed, &allowed)) return;
-    CPU_CLR(caller_cpu, &allowed);
-    if (!CPU_COUNT(&allowed)) return;
-    if (!pthread_setaffinity_np(pthread_t(worker->handle), sizeof allowed, &allowed)) worker->cpu = ~0u;
+u32 cpu_of(Worker *worker) { return __atomic_load_n(&worker->cpu, __ATOMIC_RELAXED); }
+
+/* The CPUs that the caller may use, without its own and without those where other workers were last seen. */
+bool free_cpus(Context *c, u32 caller_cpu, u32 self, cpu_set_t *cpus) {
+    if (pthread_getaffinity_np(pthread_self(), sizeof *cpus, cpus)) return false;
+    CPU_CLR(caller_cpu, cpus);
+    cpu_set_t others = *cpus;
+    for (u32 i = 1; i <= c->running_workers; i++)
+        if (i != self && cpu_of(&c->workers[i]) != UNKNOWN_CPU) CPU_CLR(cpu_of(&c->workers[i]), cpus);
+    if (!CPU_COUNT(cpus)) *cpus = others;
+    return CPU_COUNT(cpus) > 0;
+}
+
+/* Two runnable threads can stay on one CPU for milliseconds: a worker last seen where another thread is, is moved. */
+void spread(Context *c) {
+    cpu_set_t taken, cpus;
+    u32 caller_cpu = u32(sched_getcpu());
+    CPU_ZERO(&taken);
+    CPU_SET(caller_cpu, &taken);
+    for (u32 i = 1; i <= c->running_workers; i++) {
+        Worker *worker = &c->workers[i];
+        u32 cpu = cpu_of(worker);
+        if (cpu == UNKNOWN_CPU) continue;
+        if (!CPU_ISSET(cpu, &taken)) {
+            CPU_SET(cpu, &taken);
+        } else if (free_cpus(c, caller_cpu, i, &cpus)) {
+            pthread_setaffinity_np(pthread_t(worker->handle), sizeof cpus, &cpus);
+            __atomic_store_n(&worker->cpu, u32(UNKNOWN_CPU), __ATOMIC_RELAXED);
+        }
+    }
 }
 
 }  // namespace
@@ -144,9 +167,7 @@ void parallel(Context *c, Body body, void *what, i64 tasks, u32 threads) {
 
 void prepare_pool(Context *c) {
     if (!c->running_workers) return;
-    u32 cpu = u32(sched_getcpu());
-    for (u32 i = 1; i <= c->running_workers; i++)
-        if (__atomic_load_n(&c->workers[i].cpu, __ATOMIC_RELAXED) == cpu) part_from(&c->workers[i], cpu);
+    spread(c);
     wake_workers(c);
 }
 
@@ -155,7 +176,7 @@ u32 start_pool(Context *c) {
         Worker *worker = &c->workers[i];
         worker->index = i;
         worker->context = c;
-        worker->cpu = ~0u;
+        worker->cpu = UNKNOWN_CPU;
         u32 status = start_thread(&worker->handle, &worker->stack, c->worker_stack_bytes, worker_main, worker);
         if (status != OK) return status;
         c->running_workers = i;

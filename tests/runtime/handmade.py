@@ -54,7 +54,12 @@ def shared_object() -> bytes:
 
 def about(**changes: object) -> About:
     """What a driver would say of an artifact for any CPU."""
-    fields: dict[str, object] = {"ullage_version": "0", "target": "cpu:generic", "cpu_features": (), "accuracy": "exact"}
+    fields: dict[str, object] = {
+        "ullage_version": "0",
+        "target": "cpu:generic",
+        "cpu_features": (),
+        "accuracy": "exact",
+    }
     return About(**{**fields, **changes})  # type: ignore[arg-type]
 
 
@@ -218,9 +223,7 @@ def streamed_dot_plan(tiles: int = 64, k: int = 333, per_block: int = 7, slots: 
     prologue = [Read(number) for number in range(min(slots, len(blocks)))]
     inputs, outputs = [tensor("x", k)], [tensor("y", tiles)]
     size = slots * slot_bytes
-    return plan(
-        commands, inputs, outputs, arena_bytes=size, blocks=blocks, constants=[constant], prologue=prologue
-    )
+    return plan(commands, inputs, outputs, arena_bytes=size, blocks=blocks, constants=[constant], prologue=prologue)
 
 
 def table_constant(rows: int, row_bytes: int, file_offset: int = 0) -> ConstantInfo:
