@@ -39,8 +39,7 @@ class ArtifactWriter:
         self._path = Path(path)
         self._crc32c = crc32c
         self._temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(6)}.tmp")
-        self._constants: list[ConstantInfo] = []
-        self._checksums = array("I")
+        self._checksums: dict[ConstantInfo, array[int]] = {}
         self._buffer = bytearray()
         self._position = 0
         self._unsynced_bytes = 0
@@ -60,13 +59,12 @@ class ArtifactWriter:
         start = HEADER_BYTES + info.file_offset
         if info.file_offset % CONSTANT_ALIGNMENT_BYTES or start < self._position:
             raise UllageError(f"constant {info.name} at {info.file_offset}: not aligned, or over an earlier constant.")
-        count = 0
-        for count, tile in enumerate(tiles, 1):
-            self._pad(start + (count - 1) * info.tile_stride)
-            self._add_tile(info, memoryview(tile).cast("B"))
-        if count != info.tiles:
-            raise UllageError(f"constant {info.name}: {info.tiles} tiles wanted, {count} found.")
-        self._constants.append(info)
+        checksums = self._checksums[info] = array("I")
+        for count, tile in enumerate(tiles):
+            self._pad(start + count * info.tile_stride)
+            checksums.append(self._add_tile(info, memoryview(tile).cast("B")))
+        if len(checksums) != info.tiles:
+            raise UllageError(f"constant {info.name}: {info.tiles} tiles wanted, {len(checksums)} found.")
 
     def finish(self, about: About, plans: Sequence[Plan], code: bytes, default: int = -1) -> None:
         """Write code, checksums, plans and manifest, and give the file its name.
@@ -79,7 +77,8 @@ class ArtifactWriter:
         weights = Section(HEADER_BYTES, self._position - HEADER_BYTES, 0)
         texts = [msgspec.msgpack.encode(plan) for plan in plans]
         manifest = self._manifest(about, plans, texts, range(len(plans))[default])
-        contents = (code, self._checksums.tobytes(), b"".join(texts), msgspec.msgpack.encode(manifest))
+        checksums = b"".join(self._checksums[c].tobytes() for c in plans[0].constants if not c.gathered)
+        contents = (code, checksums, b"".join(texts), msgspec.msgpack.encode(manifest))
         sections = [weights, *(self._add_section(content) for content in contents)]
         self._guarded(lambda: self._publish(Header(self._position, dict(zip(SECTIONS, sections, strict=True)))))
 
@@ -99,25 +98,24 @@ class ArtifactWriter:
         except OSError as error:
             raise UllageError(f"cannot write {self._path}: {error.strerror}.") from error
 
-    def _add_tile(self, info: ConstantInfo, tile: memoryview) -> None:
+    def _add_tile(self, info: ConstantInfo, tile: memoryview) -> int:
         if len(tile) != info.tile_bytes:
             raise UllageError(f"constant {info.name}: tiles of {info.tile_bytes} bytes wanted, {len(tile)} found.")
         crc = self._crc32c(tile)
         self._put(tile)
         if info.gathered:
             self._put(_CHECKSUM.pack(crc))
-        else:
-            self._checksums.append(crc)
+        return crc
 
     def _check_plans(self, plans: Sequence[Plan]) -> None:
         shared = {(p.kernels, p.constants, p.inputs, p.outputs) for p in plans}
-        if len(shared) != 1 or plans[0].constants != tuple(self._constants):
+        if len(shared) != 1 or set(plans[0].constants) != set(self._checksums):
             raise UllageError("the plans of an artifact must share kernels, inputs, outputs and the constants written.")
         if sorted(p.peak_bytes for p in plans) != [p.peak_bytes for p in plans]:
             raise UllageError("the plans of an artifact must ascend by their peak.")
 
     def _manifest(self, about: About, plans: Sequence[Plan], texts: Sequence[bytes], default: int) -> Manifest:
-        weight_bytes = sum(c.tiles * c.tile_bytes for c in self._constants)
+        weight_bytes = sum(c.tiles * c.tile_bytes for c in self._checksums)
         first = plans[0]
         entries = _entries(plans, texts)
         return Manifest(about, first.inputs, first.outputs, first.kernels, weight_bytes, entries, default)
