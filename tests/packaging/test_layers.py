@@ -8,7 +8,6 @@ import pytest
 
 from tests.packaging.sources import ROOT, import_name, imported_modules, source_files
 
-PLAN = ("ullage.plan",)
 ALLOWED: dict[str, tuple[str, ...]] = {
     "ullage.errors": (),
     "ullage.target": ("ullage.errors",),
@@ -17,6 +16,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ullage.plan": ("ullage.errors",),
     "ullage.graph": ("ullage.errors", "ullage.target"),
     "ullage.analysis": ("ullage.errors", "ullage.target"),
+    "ullage.frontends.dynamo": ("ullage.errors", "ullage.graph", "ullage.frontends", "ullage.api"),
     "ullage.frontends": ("ullage.errors", "ullage.graph"),
     "ullage.passes": ("ullage.errors", "ullage.graph", "ullage.analysis", "ullage.plan", "ullage.target"),
     "ullage.codegen": ("ullage.errors", "ullage.graph", "ullage.analysis", "ullage.plan", "ullage.target"),
