@@ -37,7 +37,10 @@ _OPS: dict[str, Any] = {
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert, "neg": np.negative,
     "shl": np.left_shift, "shr": np.right_shift,
     "where": np.where, "isnan": np.isnan, "isinf": np.isinf, "abs": np.abs, "sign": np.sign, "round": np.rint,
-    **{n: _torch_unary(n) for n in ["exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "sigmoid", "erf", "floor", "ceil", "trunc"]},
+    **{n: _torch_unary(n) for n in (
+        "exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos", "tan", "asin",
+        "acos", "atan", "sinh", "cosh", "tanh", "sigmoid", "erf", "floor", "ceil", "trunc",
+    )},
 }  # fmt: skip
 
 
@@ -144,10 +147,16 @@ def run_gemm(spec: Gemm, memory: dict[str, np.ndarray], dims: Env, weight: np.nd
         right = weight.astype(np.float64).T[None]
     else:
         assert spec.b_buffer and spec.b_base and spec.b_stride_k and spec.b_stride_n
-        base = np.broadcast_to(evaluate(spec.b_base, env, {}), (b, 1, 1)) if b > 1 else evaluate(spec.b_base, {**dims, "b": 0}, {})
+        base = (
+            np.broadcast_to(evaluate(spec.b_base, env, {}), (b, 1, 1))
+            if b > 1
+            else evaluate(spec.b_base, {**dims, "b": 0}, {})
+        )
         sk, sn = (int(evaluate(e, dims, {})) for e in (spec.b_stride_k, spec.b_stride_n))
         at = base + np.arange(k)[None, :, None] * sk + np.arange(n)[None, None, :] * sn
-        right = _from_storage(memory[spec.b_buffer][at], next(x.dtype for x in spec.buffers if x.name == spec.b_buffer)).astype(np.float64)
+        right = _from_storage(
+            memory[spec.b_buffer][at], next(x.dtype for x in spec.buffers if x.name == spec.b_buffer)
+        ).astype(np.float64)
     env["acc"] = (left @ right).astype(np.float32)
     for store in spec.epilogue:
         _store(store, env, memory, spec, (b, m, n))
@@ -163,9 +172,14 @@ def run_conv(spec: Conv2d, memory: dict[str, np.ndarray], dims: Env, weight: tor
     if w.dim() == 3:
         w = w[:, :, None]
     if spec.transposed:
-        full = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for n, s, p, d, k in zip((ih, iw), spec.stride, spec.padding, spec.dilation, spec.kernel, strict=True)]
+        full = [
+            (n - 1) * s - 2 * p + d * (k - 1) + 1
+            for n, s, p, d, k in zip((ih, iw), spec.stride, spec.padding, spec.dilation, spec.kernel, strict=True)
+        ]
         extra = (oh - full[0], ow - full[1])
-        out = torch.nn.functional.conv_transpose2d(source, w, None, spec.stride, spec.padding, extra, spec.groups, spec.dilation)
+        out = torch.nn.functional.conv_transpose2d(
+            source, w, None, spec.stride, spec.padding, extra, spec.groups, spec.dilation
+        )
     else:
         out = torch.nn.functional.conv2d(source, w, None, spec.stride, spec.padding, spec.dilation, spec.groups)
     acc = out.permute(0, 2, 3, 1).reshape(b * oh * ow, spec.out_c).float().numpy()
@@ -177,16 +191,24 @@ def run_conv(spec: Conv2d, memory: dict[str, np.ndarray], dims: Env, weight: tor
 
 def run_attention(spec: Attention, memory: dict[str, np.ndarray], dims: Env) -> None:
     """Run attention through torch in float64."""
-    b, h, kv, q, k = (int(evaluate(e, dims, {})) for e in (spec.batch, spec.heads, spec.kv_heads, spec.queries, spec.keys))
+    b, h, kv, q, k = (
+        int(evaluate(e, dims, {})) for e in (spec.batch, spec.heads, spec.kv_heads, spec.queries, spec.keys)
+    )
 
     def at(s: Strided, shape: tuple[int, ...]) -> np.ndarray:
         grids = np.ix_(*(range(n) for n in shape))
-        return evaluate(s.offset, dims, {}) + sum(g * int(evaluate(e, dims, {})) for g, e in zip(grids, s.strides, strict=True))
+        return evaluate(s.offset, dims, {}) + sum(
+            g * int(evaluate(e, dims, {})) for g, e in zip(grids, s.strides, strict=True)
+        )
 
     def load(s: Strided, shape: tuple[int, ...]) -> torch.Tensor:
         return torch.as_tensor(_from_storage(memory[s.buffer][at(s, shape)], s.dtype))
 
-    query, key, value = load(spec.q, (b, h, q, spec.head_dim)), load(spec.k, (b, kv, k, spec.head_dim)), load(spec.v, (b, kv, k, spec.value_dim))
+    query, key, value = (
+        load(spec.q, (b, h, q, spec.head_dim)),
+        load(spec.k, (b, kv, k, spec.head_dim)),
+        load(spec.v, (b, kv, k, spec.value_dim)),
+    )
     mask = None if spec.mask is None else load(spec.mask, (b, h, q, k))
     mask = mask.double() if mask is not None and mask.dtype != torch.bool else mask
     out = torch.nn.functional.scaled_dot_product_attention(

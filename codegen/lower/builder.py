@@ -29,7 +29,7 @@ class Builder:
     """Lowers the members of one group.
 
     `resolve` gives the memory of a node outside the group (None for a view that must be read through its index map);
-    `table` maps operators to lowerings; `views` lowers view operators. `rows` are the outer loop variables by row shape.
+    `table` gives the lowering of an operator. `row_index` holds the outer loop variables by row dimension.
     """
 
     def __init__(
@@ -107,9 +107,7 @@ class Builder:
         """Declare the outer space (or check that it is this one); returns the outer variables as an index."""
         if self.row_shape is None:
             self.row_shape = shape
-            self.row_index = tuple(
-                ZERO if n == ONE else self.math.declare(f"i{d}", n) for d, n in enumerate(shape)
-            )
+            self.row_index = tuple(ZERO if n == ONE else self.math.declare(f"i{d}", n) for d, n in enumerate(shape))
             return self.row_index
         if self._squeeze(shape) != self._squeeze(self.row_shape):
             raise NotFusable(f"rows differ: {shape} and {self.row_shape}")
@@ -141,7 +139,9 @@ class Builder:
             raise NotFusable("reductions run over different spaces")
         return index, loops
 
-    def reduce(self, op: ReduceOp, value: Expr, loops: tuple[Loop, ...], dtype: str, extra: Sequence[Store] = ()) -> Ref:
+    def reduce(
+        self, op: ReduceOp, value: Expr, loops: tuple[Loop, ...], dtype: str, extra: Sequence[Store] = ()
+    ) -> Ref:
         """Append a reduction over `loops` (merged with the stage before where that is legal); `dtype` of the result."""
         name = self.fresh("t")
         self.append(loops, (Reduce(name, op, value), *extra))
@@ -154,7 +154,7 @@ class Builder:
         self.stages.append(Stage(loops, (Scan(name, op, value), store(ref))))  # type: ignore[arg-type]
 
     def append(self, loops: tuple[Loop, ...], body: tuple[Statement, ...]) -> None:
-        """Append statements over loops, to the stage before if that has the same loops and they read none of its results."""
+        """Append statements; they join the stage before if it has the same loops and they read none of its results."""
         if self.stages and self.stages[-1].loops == loops and not self._depends(body, self.stages[-1].body):
             self.stages[-1] = Stage(loops, self.stages[-1].body + body)
         else:

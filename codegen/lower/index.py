@@ -215,10 +215,14 @@ class IndexMath:
                 return (0 if low is not None and low >= 0 else None), None if high is None else high // least
             case Apply("min", (left, right), _):
                 (a, b), (c, d) = self.bounds(left), self.bounds(right)
-                return (None if a is None or c is None else min(a, c)), b if d is None else d if b is None else min(b, d)
+                return (None if a is None or c is None else min(a, c)), b if d is None else d if b is None else min(
+                    b, d
+                )
             case Apply("max", (left, right), _):
                 (a, b), (c, d) = self.bounds(left), self.bounds(right)
-                return a if c is None else c if a is None else max(a, c), (None if b is None or d is None else max(b, d))
+                return a if c is None else c if a is None else max(a, c), (
+                    None if b is None or d is None else max(b, d)
+                )
             case _:
                 return None, None
 

@@ -11,7 +11,7 @@ from ullage.codegen.lower.builder import Builder
 from ullage.codegen.lower.index import ZERO
 from ullage.codegen.lower.pointwise import op
 from ullage.codegen.lower.shapes import Index, reshape_index, shape_of
-from ullage.codegen.lower.table import TABLE, aten, fake, operand, result_dtype, scalar
+from ullage.codegen.lower.table import TABLE, aten, fake, float_of, int_of, operand, result_dtype, scalar
 from ullage.codegen.lower.values import Lazy, NotFusable, compute_dtype, literal
 
 
@@ -52,7 +52,7 @@ def _cat(builder: Builder, node: Node) -> Lazy:
     assert isinstance(tensors, Sequence)
     parts = [operand(builder, t) for t in tensors if not isinstance(t, Node) or fake(t).dim() == fake(node).dim()]
     shape = shape_of(fake(node))
-    dim = (int(node.args[1]) if len(node.args) > 1 else 0) % len(shape)  # type: ignore[call-overload]
+    dim = (int_of(node.args[1]) if len(node.args) > 1 else 0) % len(shape)
     compute = compute_dtype(result_dtype(node))
 
     def at(index: Index) -> Expr:
@@ -76,7 +76,7 @@ def _pad(builder: Builder, node: Node) -> Lazy:
     source = operand(builder, node.args[0])
     pads = node.args[1]
     assert isinstance(pads, Sequence)
-    value = float(node.args[2]) if len(node.args) > 2 else 0.0  # type: ignore[arg-type]
+    value = float_of(node.args[2]) if len(node.args) > 2 else 0.0
     rank = len(source.shape)
 
     def at(index: Index) -> Expr:
@@ -99,7 +99,7 @@ def _pad(builder: Builder, node: Node) -> Lazy:
 @TABLE.register("move", aten.flip)
 def _flip(builder: Builder, node: Node) -> Lazy:
     source = operand(builder, node.args[0])
-    dims = {int(d) % len(source.shape) for d in node.args[1]}  # type: ignore[union-attr,call-overload]
+    dims = {int_of(d) % len(source.shape) for d in node.args[1]}
 
     def at(index: Index) -> Expr:
         return source.at(tuple(
@@ -122,11 +122,15 @@ def _roll(builder: Builder, node: Node) -> Lazy:
     def at(index: Index) -> Expr:
         moved = list(index)
         for shift, dim in zip(shifts, dims, strict=True):
-            d = int(dim) % len(index)  # type: ignore[call-overload]
+            d = int_of(dim) % len(index)
             size = source.shape[d]
-            back = math.mod(Const(-int(shift)), size) if isinstance(size, Const) else math.sub(size, Const(int(shift)))  # type: ignore[call-overload]
+            back = (
+                math.mod(Const(-int_of(shift)), size)
+                if isinstance(size, Const)
+                else math.sub(size, Const(int_of(shift)))
+            )
             if isinstance(size, Const):
-                back = Const(-int(shift) % int(size.value))  # type: ignore[call-overload]
+                back = Const(-int_of(shift) % int(size.value))
             moved[d] = math.mod(math.add(index[d], back), size)
         return source.at(tuple(moved))
 
@@ -160,7 +164,7 @@ def _clipped(index: Expr, size: Expr) -> Expr:
 @TABLE.register("move", aten.index_select)
 def _index_select(builder: Builder, node: Node) -> Lazy:
     source, ids = operand(builder, node.args[0]), operand(builder, node.args[2])
-    dim = int(node.args[1]) % len(source.shape)  # type: ignore[call-overload]
+    dim = int_of(node.args[1]) % len(source.shape)
 
     def at(index: Index) -> Expr:
         row = ids.at((index[dim],)) if ids.shape else ids.at(())
@@ -182,7 +186,7 @@ def _embedding(builder: Builder, node: Node) -> Lazy:
 @TABLE.register("move", aten.gather)
 def _gather(builder: Builder, node: Node) -> Lazy:
     source, ids = operand(builder, node.args[0]), operand(builder, node.args[2])
-    dim = int(node.args[1]) % len(source.shape)  # type: ignore[call-overload]
+    dim = int_of(node.args[1]) % len(source.shape)
 
     def at(index: Index) -> Expr:
         position = _clipped(_wrapped(_int64(ids.at(index)), source.shape[dim]), source.shape[dim])
@@ -227,7 +231,7 @@ def _int64(expr: Expr) -> Expr:
 @TABLE.register("move", aten.pixel_shuffle)
 def _pixel_shuffle(builder: Builder, node: Node) -> Lazy:
     source = operand(builder, node.args[0])
-    factor = Const(int(node.args[1]))  # type: ignore[call-overload]
+    factor = Const(int_of(node.args[1]))
     math = builder.math
 
     def at(index: Index) -> Expr:
@@ -260,9 +264,7 @@ def _upsample_bilinear(builder: Builder, node: Node) -> Lazy:
     shape = shape_of(fake(node))
     corners = bool(node.args[2])
     scales = node.args[3] if len(node.args) > 3 else None
-    given = (
-        [scales[0], scales[1]] if isinstance(scales, Sequence) else [*node.args[3:5], None, None][:2]
-    )
+    given = [scales[0], scales[1]] if isinstance(scales, Sequence) else [*node.args[3:5], None, None][:2]
 
     def at(index: Index) -> Expr:
         rows = _linear_weights(index[2], source.shape[2], shape[2], corners, given[0])
@@ -282,9 +284,7 @@ def _upsample_bilinear(builder: Builder, node: Node) -> Lazy:
     return Lazy(shape, result_dtype(node), at)
 
 
-def _linear_weights(
-    i: Expr, size: Expr, out: Expr, corners: bool, scale: object
-) -> list[tuple[Expr, Expr]]:
+def _linear_weights(i: Expr, size: Expr, out: Expr, corners: bool, scale: object) -> list[tuple[Expr, Expr]]:
     position = _source_position(i, size, out, corners, scale)
     low = op("min", Cast(op("floor", position), "int64"), op("sub", size, Const(1)))
     high = op("min", op("add", low, Const(1)), op("sub", size, Const(1)))
@@ -298,7 +298,7 @@ def _source_position(i: Expr, size: Expr, out: Expr, corners: bool, scale: objec
         one = literal(1, "float32")
         ratio = op("div", op("sub", n, one), op("max", op("sub", m, one), one))
         return op("mul", value, ratio)
-    ratio = literal(1.0 / float(scale), "float32") if isinstance(scale, float) else op("div", n, m)
+    ratio = literal(1.0 / float_of(scale), "float32") if isinstance(scale, float) else op("div", n, m)
     half = literal(0.5, "float32")
     return op("max", op("sub", op("mul", op("add", value, half), ratio), half), literal(0, "float32"))
 
@@ -306,7 +306,7 @@ def _source_position(i: Expr, size: Expr, out: Expr, corners: bool, scale: objec
 @TABLE.register("move", aten.tril, aten.triu)
 def _triangle(builder: Builder, node: Node) -> Lazy:
     source = operand(builder, node.args[0])
-    diagonal = int(node.args[1]) if len(node.args) > 1 else 0  # type: ignore[call-overload]
+    diagonal = int_of(node.args[1]) if len(node.args) > 1 else 0
     lower = node.target in (aten.tril.default,)
 
     def at(index: Index) -> Expr:
@@ -324,7 +324,7 @@ def _stack(builder: Builder, node: Node) -> Lazy:
     assert isinstance(tensors, Sequence)
     parts = [operand(builder, t) for t in tensors]
     shape = shape_of(fake(node))
-    dim = (int(node.args[1]) if len(node.args) > 1 else 0) % len(shape)  # type: ignore[call-overload]
+    dim = (int_of(node.args[1]) if len(node.args) > 1 else 0) % len(shape)
 
     def at(index: Index) -> Expr:
         inner = (*index[:dim], *index[dim + 1 :])

@@ -10,7 +10,18 @@ from torch.fx import Node
 from ullage.codegen.loops.ir import Apply, Const, Expr
 from ullage.codegen.lower.builder import Builder
 from ullage.codegen.lower.shapes import Index, shape_of
-from ullage.codegen.lower.table import TABLE, aten, elementwise, fake, operand, promoted, result_dtype, scalar
+from ullage.codegen.lower.table import (
+    TABLE,
+    aten,
+    elementwise,
+    fake,
+    float_of,
+    int_of,
+    operand,
+    promoted,
+    result_dtype,
+    scalar,
+)
 from ullage.codegen.lower.values import Lazy, cast, compute_dtype, literal
 
 
@@ -113,7 +124,28 @@ def _sign(x: Expr) -> Expr:
 
 _FLOAT_UNARY: dict[object, Callable[[Expr], Expr]] = {
     getattr(aten, name): (lambda x, n=name: op(n, x))
-    for name in ["exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "sigmoid", "erf", "reciprocal"]
+    for name in [
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log2",
+        "log1p",
+        "sqrt",
+        "rsqrt",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "sigmoid",
+        "erf",
+        "reciprocal",
+    ]
 } | {
     aten.silu: silu,
     aten.hardswish: hardswish,
@@ -152,9 +184,7 @@ _SAME_UNARY: dict[object, Callable[[Expr], Expr]] = {
 
 def _register_unary() -> None:
     for target, fn in _FLOAT_UNARY.items():
-        TABLE.register("pointwise", target)(
-            lambda b, n, fn=fn: elementwise(b, n, (n.args[0],), result_dtype(n), fn)
-        )
+        TABLE.register("pointwise", target)(lambda b, n, fn=fn: elementwise(b, n, (n.args[0],), result_dtype(n), fn))
     for target, fn in _SAME_UNARY.items():
         TABLE.register("pointwise", target)(
             lambda b, n, fn=fn: elementwise(b, n, (n.args[0],), promoted(n.args[0]), fn)
@@ -195,7 +225,7 @@ def _add_sub(builder: Builder, node: Node) -> Lazy:
     def fn(x: Expr, y: Expr) -> Expr:
         if x.dtype == "bool":
             return op("or", x, y)
-        return op(name, x, y if alpha == 1 else _scaled(y, float(alpha)))  # type: ignore[arg-type]
+        return op(name, x, y if alpha == 1 else _scaled(y, float_of(alpha)))
 
     return elementwise(builder, node, node.args[:2], result_dtype(node), fn)
 
@@ -204,7 +234,11 @@ def _add_sub(builder: Builder, node: Node) -> Lazy:
 def _rsub(builder: Builder, node: Node) -> Lazy:
     alpha = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
     return elementwise(
-        builder, node, node.args[:2], result_dtype(node), lambda x, y: op("sub", y, _scaled(x, float(alpha)))  # type: ignore[arg-type]
+        builder,
+        node,
+        node.args[:2],
+        result_dtype(node),
+        lambda x, y: op("sub", y, _scaled(x, float_of(alpha))),
     )
 
 
@@ -321,7 +355,7 @@ def _gelu(builder: Builder, node: Node) -> Lazy:
 
 @TABLE.register("pointwise", aten.leaky_relu)
 def _leaky_relu(builder: Builder, node: Node) -> Lazy:
-    slope = float(node.args[1]) if len(node.args) > 1 else 0.01  # type: ignore[arg-type]
+    slope = float_of(node.args[1]) if len(node.args) > 1 else 0.01
     return elementwise(
         builder, node, (node.args[0],), result_dtype(node),
         lambda x: op("where", op("gt", x, const_like(0, x)), x, _scaled(x, slope)),
@@ -330,7 +364,7 @@ def _leaky_relu(builder: Builder, node: Node) -> Lazy:
 
 @TABLE.register("pointwise", aten.elu, aten.selu, aten.celu)
 def _elu(builder: Builder, node: Node) -> Lazy:
-    given = [float(a) for a in node.args[1:]]  # type: ignore[arg-type]
+    given = [float_of(a) for a in node.args[1:]]
     alpha, scale, inner = (*given, *(1.0, 1.0, 1.0)[len(given) :])
     if node.target == aten.selu.default:
         alpha, scale = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
@@ -346,7 +380,7 @@ def _elu(builder: Builder, node: Node) -> Lazy:
 
 @TABLE.register("pointwise", aten.softplus)
 def _softplus(builder: Builder, node: Node) -> Lazy:
-    rest = [float(a) for a in node.args[1:]]  # type: ignore[arg-type]
+    rest = [float_of(a) for a in node.args[1:]]
     return elementwise(builder, node, (node.args[0],), result_dtype(node), lambda x: softplus(x, *rest))
 
 
@@ -409,7 +443,7 @@ def _lerp(builder: Builder, node: Node) -> Lazy:
 @TABLE.register("pointwise", aten.addcmul, aten.addcdiv)
 def _addcmul(builder: Builder, node: Node) -> Lazy:
     name = "mul" if node.target == aten.addcmul.default else "div"
-    scale = float(node.kwargs.get("value", 1))  # type: ignore[arg-type]
+    scale = float_of(node.kwargs.get("value", 1))
 
     def fn(x: Expr, a: Expr, b: Expr) -> Expr:
         product = op(name, a, b)
@@ -422,7 +456,7 @@ def _addcmul(builder: Builder, node: Node) -> Lazy:
 def _glu(builder: Builder, node: Node) -> Lazy:
     x = operand(builder, node.args[0])
     rank = len(x.shape)
-    dim = (int(node.args[1]) if len(node.args) > 1 else -1) % rank  # type: ignore[call-overload]
+    dim = (int_of(node.args[1]) if len(node.args) > 1 else -1) % rank
     shape = shape_of(fake(node))
 
     def at(index: Index) -> Expr:

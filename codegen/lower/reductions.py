@@ -13,7 +13,7 @@ from ullage.codegen.lower.index import ONE, ZERO
 from ullage.codegen.lower.movement import guard
 from ullage.codegen.lower.pointwise import const_like, op
 from ullage.codegen.lower.shapes import Index, Shape, numel, shape_of
-from ullage.codegen.lower.table import GETITEM, TABLE, aten, fake, operand, result_dtype
+from ullage.codegen.lower.table import GETITEM, TABLE, aten, fake, float_of, int_of, operand, result_dtype
 from ullage.codegen.lower.values import Lazy, NotFusable, cast, compute_dtype
 
 
@@ -22,7 +22,7 @@ def dims_of(value: object, rank: int) -> tuple[int, ...]:
     if value is None or (isinstance(value, Sequence) and not value):
         return tuple(range(rank))
     given = value if isinstance(value, Sequence) else [value]
-    return tuple(sorted(int(d) % rank for d in given)) if rank else ()
+    return tuple(sorted(int_of(d) % rank for d in given)) if rank else ()
 
 
 def count(shape: Shape, dims: Sequence[int], dtype: str) -> Expr:
@@ -73,7 +73,7 @@ def _reduce(builder: Builder, node: Node) -> Lazy:
     source = operand(builder, node.args[0])
     dims = dims_of(_arg(node, 1, "dim"), len(source.shape))
     name = str(node.target).split(".")[1]
-    kind: ReduceOp = {"mean": "sum", "amax": "max", "amin": "min"}.get(name, name)  # type: ignore[assignment]
+    kind: ReduceOp = {"mean": "sum", "amax": "max", "amin": "min"}.get(name, name)
     result = compute_dtype(result_dtype(node))
     dtype = "bool" if name in ("any", "all") else result
     reduced, _ = reduce_dims(builder, source, dims, kind, dtype, lambda x: cast(x, dtype))
@@ -101,7 +101,7 @@ def _variance(builder: Builder, node: Node) -> Lazy:
     correction = node.kwargs.get("correction", 1)
     if node.target in (aten.var.dim, aten.std.dim):
         correction = 1 if _arg(node, 2, "unbiased", True) else 0
-    _, variance = moments(builder, source, dims, float(1 if correction is None else correction))  # type: ignore[arg-type]
+    _, variance = moments(builder, source, dims, float(1 if correction is None else correction))
     root = "std" in str(node.target)
     return _finish(node, variance, dims, source.shape, lambda x: op("sqrt", x) if root else x)
 
@@ -133,7 +133,7 @@ def _layer_norm(builder: Builder, node: Node) -> Lazy:
     rank, width = len(source.shape), len(normalized)
     dims = tuple(range(rank - width, rank))
     weight, bias = (operand(builder, a) if a is not None else None for a in _optional(node, 2, 4))
-    eps = float(_arg(node, 4, "eps", 1e-5))  # type: ignore[arg-type]
+    eps = float_of(_arg(node, 4, "eps", 1e-5))
     mean, variance = moments(builder, source, dims)
 
     def at(index: Index) -> Expr:
@@ -170,7 +170,7 @@ def _rms_norm(builder: Builder, node: Node) -> Lazy:
     weight = operand(builder, given) if given is not None else None
     eps = _arg(node, 3, "eps")
     dtype = compute_dtype(source.dtype)
-    epsilon = 1.1920929e-07 if eps is None else float(eps)  # type: ignore[arg-type]
+    epsilon = 1.1920929e-07 if eps is None else float_of(eps)
     squares, _ = reduce_dims(builder, source, dims, "sum", dtype, lambda x: op("mul", x, x))
     size = count(source.shape, dims, dtype)
 
@@ -186,9 +186,9 @@ def _rms_norm(builder: Builder, node: Node) -> Lazy:
 def _group_norm(builder: Builder, node: Node) -> Lazy:
     source = operand(builder, node.args[0])
     if node.target == aten.group_norm.default:
-        groups, (given_w, given_b), eps = int(node.args[1]), _optional(node, 2, 4), _arg(node, 4, "eps", 1e-5)  # type: ignore[call-overload]
+        groups, (given_w, given_b), eps = int_of(node.args[1]), _optional(node, 2, 4), _arg(node, 4, "eps", 1e-5)
     else:
-        groups, (given_w, given_b), eps = int(node.args[6]), _optional(node, 1, 3), node.args[7]  # type: ignore[call-overload]
+        groups, (given_w, given_b), eps = int_of(node.args[6]), _optional(node, 1, 3), node.args[7]
     weight, bias = (operand(builder, a) if a is not None else None for a in (given_w, given_b))
     batch, channels, *spatial = source.shape
     math = builder.math
@@ -204,7 +204,7 @@ def _group_norm(builder: Builder, node: Node) -> Lazy:
 
     def at(index: Index) -> Expr:
         row = (index[0], math.floordiv(index[1], per_group) if per_group != ONE else index[1])
-        value = _normalised(source.at(index), mean.at(row), variance.at(row), float(eps))  # type: ignore[arg-type]
+        value = _normalised(source.at(index), mean.at(row), variance.at(row), float_of(eps))
         return _affine(value, weight, bias, (index[1],))
 
     return Lazy(source.shape, source.dtype, at)
@@ -217,7 +217,7 @@ def _batch_norm(builder: Builder, node: Node) -> Lazy:
     short = node.target == aten._native_batch_norm_legit_no_training.default
     if not short and node.args[5]:
         raise NotFusable("batch norm in training mode")
-    eps = float(node.args[6 if short else 7])  # type: ignore[arg-type]
+    eps = float_of(node.args[6 if short else 7])
     assert mean is not None and variance is not None
 
     def at(index: Index) -> Expr:
@@ -232,7 +232,7 @@ def _batch_norm(builder: Builder, node: Node) -> Lazy:
 @TABLE.register("reduce", aten._softmax, aten.softmax, aten._log_softmax, aten.log_softmax, aten._safe_softmax)
 def _softmax(builder: Builder, node: Node) -> Lazy:
     source = operand(builder, node.args[0])
-    dims = (int(node.args[1]) % max(1, len(source.shape)),) if source.shape else ()  # type: ignore[call-overload]
+    dims = (int_of(node.args[1]) % max(1, len(source.shape)),) if source.shape else ()
     dtype = compute_dtype(result_dtype(node))
     rest = [d for d in range(len(source.shape)) if d not in dims]
     top, index = reduce_dims(builder, source, dims, "max", dtype, lambda x: cast(x, dtype))
@@ -243,7 +243,9 @@ def _softmax(builder: Builder, node: Node) -> Lazy:
     name, _ = builder.local(dtype, width)
     kept = shifted if log else op("exp", shifted)
     store = Store(name, index[dims[0]] if dims else ZERO, kept)
-    loops = tuple(Loop(f"r{d}", source.shape[d]) for d in dims if source.shape[d] != ONE) or (Loop(builder.fresh("one"), ONE),)
+    loops = tuple(Loop(f"r{d}", source.shape[d]) for d in dims if source.shape[d] != ONE) or (
+        Loop(builder.fresh("one"), ONE),
+    )
     total = builder.reduce("sum", op("exp", shifted), loops, dtype, (store,))
     sums = builder.at_row(tuple(source.shape[d] for d in rest), total)
 
@@ -273,7 +275,7 @@ def _logsumexp(builder: Builder, node: Node) -> Lazy:
 @TABLE.register("reduce", aten.linalg_vector_norm)
 def _vector_norm(builder: Builder, node: Node) -> Lazy:
     source = operand(builder, node.args[0])
-    order = float(_arg(node, 1, "ord", 2))  # type: ignore[arg-type]
+    order = float_of(_arg(node, 1, "ord", 2))
     dims = dims_of(_arg(node, 2, "dim"), len(source.shape))
     dtype = compute_dtype(result_dtype(node))
     if order in (pymath.inf, -pymath.inf):
@@ -294,7 +296,7 @@ def _vector_norm(builder: Builder, node: Node) -> Lazy:
 
 def _pair(value: object, default: Sequence[int]) -> tuple[int, ...]:
     if isinstance(value, Sequence) and value:
-        numbers = [int(v) for v in value]
+        numbers = [int_of(v) for v in value]
         return tuple(numbers * len(default)) if len(numbers) == 1 else tuple(numbers)
     return tuple([int(value)] * len(default)) if isinstance(value, int) else tuple(default)
 
@@ -330,7 +332,9 @@ def _window(
     def at(row: Index) -> Expr:
         index, mask = list(row), None
         for d, step in enumerate(steps):
-            moved = math.add(math.mul(row[lead + d], Const(stride[d])), math.mul(step, Const(dilation[d])), Const(-padding[d]))
+            moved = math.add(
+                math.mul(row[lead + d], Const(stride[d])), math.mul(step, Const(dilation[d])), Const(-padding[d])
+            )
             index[lead + d] = moved
             size = source.shape[lead + d]
             reach = (out[lead + d], Const(stride[d]), Const((kernel[d] - 1) * dilation[d] - padding[d]))
@@ -346,7 +350,9 @@ def _window(
     return out, loops, at
 
 
-def _pooled(builder: Builder, node: Node, kind: ReduceOp, window: Window, scale: Callable[[Index], Expr] | None = None) -> Lazy:
+def _pooled(
+    builder: Builder, node: Node, kind: ReduceOp, window: Window, scale: Callable[[Index], Expr] | None = None
+) -> Lazy:
     out, loops, at = window
     row = builder.set_rows(out)
     dtype = compute_dtype(result_dtype(node))
@@ -372,7 +378,7 @@ def _avg_pool(builder: Builder, node: Node) -> Lazy:
 
     def size(index: Index) -> Expr:
         if override is not None:
-            return Const(float(override), dtype)  # type: ignore[arg-type]
+            return Const(float(override), dtype)
         total: Expr = ONE
         for d in range(dims):
             start = math.add(math.mul(index[lead + d], Const(stride[d])), Const(-padding[d]))
@@ -400,7 +406,7 @@ def _adaptive_avg_pool(builder: Builder, node: Node) -> Lazy:
     sizes = [(source.shape[d], out[d]) for d in spatial]
     if any(not isinstance(a, Const) or not isinstance(b, Const) for a, b in sizes):
         raise NotFusable("adaptive pooling of dynamic sizes")
-    widths = [-(-int(a.value) // int(b.value)) + (int(a.value) % int(b.value) > 0) for a, b in sizes]  # type: ignore[union-attr]
+    widths = [-(-int(a.value) // int(b.value)) + (int(a.value) % int(b.value) > 0) for a, b in sizes]
     loops = tuple(Loop(builder.fresh("k"), Const(w)) for w in widths)
     steps = [math.declare(loop.var, loop.extent) for loop in loops]
     row = builder.set_rows(out)

@@ -24,7 +24,7 @@ from ullage.codegen.lower.builder import Builder
 from ullage.codegen.lower.index import ONE, IndexMath, to_poly
 from ullage.codegen.lower.reductions import scan_node
 from ullage.codegen.lower.shapes import Index, reshape_index, view_groups
-from ullage.codegen.lower.table import operand
+from ullage.codegen.lower.table import int_of, operand
 from ullage.codegen.lower.values import Lazy, NotFusable, View, cast, compute_dtype
 
 Output = tuple[Node, View]
@@ -74,7 +74,7 @@ def _lower_scan(builder: Builder, nodes: Sequence[Node], outputs: Sequence[Outpu
     if [node for node, _ in outputs] != [scan]:
         raise NotFusable("a running reduction must be the last of its kernel")
     source = operand(builder, scan.args[0])
-    dim = int(scan.args[1]) % len(source.shape)  # type: ignore[call-overload]
+    dim = int_of(scan.args[1]) % len(source.shape)
     index, loops = builder.reduce_space(source.shape, (dim,))
     view = outputs[0][1]
     dtype = compute_dtype(view.dtype)
@@ -101,7 +101,9 @@ def _assemble(builder: Builder, outputs: Sequence[Output]) -> LoopKernel:
 
 
 def _order_stage(math: IndexMath, stage: Stage) -> Stage:
-    fixed = any(not isinstance(s, Store) and not (isinstance(s, Reduce) and not s.op.startswith("arg")) for s in stage.body)
+    fixed = any(
+        not isinstance(s, Store) and not (isinstance(s, Reduce) and not s.op.startswith("arg")) for s in stage.body
+    )
     if len(stage.loops) < 2 or fixed:
         return stage
     stores = [s.index for s in stage.body if isinstance(s, Store)]
@@ -141,7 +143,7 @@ def dims_used(outer: Sequence[Loop], stages: Sequence[Stage], buffers: Sequence[
             exprs.append(statement.value)
             if isinstance(statement, Store):
                 exprs.append(statement.index)
-    exprs += [b.elements for b in buffers if getattr(b, "elements", None) is not None]  # type: ignore[attr-defined]
+    exprs += [b.elements for b in buffers if getattr(b, "elements", None) is not None]
     return dims_in(exprs)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import sympy
 import torch
@@ -164,7 +165,7 @@ def reshape_strides(old: Shape, strides: Shape, new: Shape) -> Shape | None:
         return None
     out: list[Expr] = [ONE] * len(new)
     for a, b in groups:
-        for outer, inner in zip(a, a[1:], strict=False):
+        for outer, inner in pairwise(a):
             if not same(strides[outer], _PLAIN.mul(strides[inner], old[inner])):
                 return None
         step = strides[a[-1]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -62,6 +62,35 @@ def fake(node: Node) -> torch.Tensor:
     return value
 
 
+def int_of(value: object) -> int:
+    """A static integer argument."""
+    assert isinstance(value, int), f"no static integer: {value!r}"
+    return int(value)
+
+
+def float_of(value: object) -> float:
+    """A static number argument."""
+    assert isinstance(value, int | float), f"no static number: {value!r}"
+    return float(value)
+
+
+def ints_of(value: object) -> tuple[int, ...]:
+    """A sequence of static integers (or one)."""
+    return tuple(int_of(v) for v in value) if isinstance(value, Sequence) else (int_of(value),)
+
+
+def list_of(value: object) -> list[object]:
+    """A sequence argument."""
+    assert isinstance(value, Sequence), f"no sequence: {value!r}"
+    return list(value)
+
+
+def node_of(value: object) -> Node:
+    """A node argument."""
+    assert isinstance(value, Node), f"no node: {value!r}"
+    return value
+
+
 def result_dtype(node: Node) -> str:
     """The dtype name of a node's (first) result."""
     value = node.meta["val"]
@@ -90,9 +119,7 @@ def operand(builder: Builder, value: object) -> Lazy:
     return Lazy((), number.dtype, lambda _index: number)
 
 
-def elementwise(
-    builder: Builder, node: Node, args: tuple[object, ...], dtype: str, fn: Callable[..., Expr]
-) -> Lazy:
+def elementwise(builder: Builder, node: Node, args: tuple[object, ...], dtype: str, fn: Callable[..., Expr]) -> Lazy:
     """A pointwise operator: broadcast the arguments, convert them to the computing type of `dtype`, apply `fn`."""
     from ullage.codegen.lower.shapes import broadcast_index
 

@@ -13,7 +13,7 @@ from ullage.codegen.lower.index import ONE, ZERO
 from ullage.codegen.lower.pointwise import op
 from ullage.codegen.lower.region import Output, dims_in
 from ullage.codegen.lower.shapes import Index, Shape, dtype_name, numel, reshape_index, shape_of, unflatten, view_groups
-from ullage.codegen.lower.table import aten, fake
+from ullage.codegen.lower.table import aten, fake, float_of, int_of
 from ullage.codegen.lower.values import Lazy, NotFusable, View, cast
 from ullage.codegen.templates import Attention, Conv2d, Gemm, PackedDepthwise, PackedPanels, Strided
 
@@ -175,7 +175,7 @@ class Geometry:
         lead = (2 - spatial) * (1,)
         return Geometry(
             int(fake(x).shape[1]), int(fake(node).shape[1]), _two(lead + kernel), _two(lead + stride),
-            _two((2 - spatial) * (0,) + padding), _two(lead + dilation), int(node.args[8]), bool(node.args[6]),  # type: ignore[call-overload]
+            _two((2 - spatial) * (0,) + padding), _two(lead + dilation), int_of(node.args[8]), bool(node.args[6]),
             spatial == 1,
         )  # fmt: skip
 
@@ -187,7 +187,7 @@ class Geometry:
 
 def _ints(value: object, count: int) -> tuple[int, ...]:
     assert isinstance(value, Sequence)
-    numbers = tuple(int(v) for v in value)
+    numbers = tuple(int_of(v) for v in value)
     return numbers * count if len(numbers) == 1 else numbers
 
 
@@ -195,9 +195,7 @@ def _two(numbers: tuple[int, ...]) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
 
-def lower_attention(
-    builder: Builder, node: Node, out: View, q: View, k: View, v: View, mask: View | None
-) -> Attention:
+def lower_attention(builder: Builder, node: Node, out: View, q: View, k: View, v: View, mask: View | None) -> Attention:
     """Attention over [batch, heads, length, dimension] views."""
     scale = node.kwargs.get("scale")
     causal = node.kwargs.get("is_causal", node.args[5] if len(node.args) > 5 else False)
@@ -206,11 +204,18 @@ def lower_attention(
     bias = None if mask is None else _strided(builder, mask, "r")
     (batch, heads, queries, width), (_, kv_heads, keys, _) = _four(q).shape, _four(k).shape
     head_dim, value_dim = _static(width), _static(_four(v).shape[3])
-    sizes = [batch, heads, kv_heads, queries, keys, *[e for s in (*given, target, bias) if s for e in (*s.strides, s.offset)]]
+    sizes = [
+        batch,
+        heads,
+        kv_heads,
+        queries,
+        keys,
+        *[e for s in (*given, target, bias) if s for e in (*s.strides, s.offset)],
+    ]
     kind = "none" if mask is None else "keep" if mask.dtype == "bool" else "add"
     return Attention(
         tuple(builder.buffers), dims_in(sizes), batch, heads, kv_heads, queries, keys, head_dim, value_dim,
-        float(scale) if isinstance(scale, int | float) else head_dim**-0.5, bool(causal), *given, target, bias, kind,  # type: ignore[arg-type]
+        float_of(scale) if isinstance(scale, int | float) else head_dim**-0.5, bool(causal), *given, target, bias, kind,
     )  # fmt: skip
 
 

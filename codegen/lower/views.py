@@ -11,7 +11,7 @@ from ullage.codegen.loops.ir import Const, Expr
 from ullage.codegen.lower.builder import Builder
 from ullage.codegen.lower.index import ONE, ZERO, IndexMath
 from ullage.codegen.lower.shapes import Index, Shape, reshape_index, reshape_strides, shape_of
-from ullage.codegen.lower.table import GETITEM, TABLE, aten, fake, result_dtype, scalar
+from ullage.codegen.lower.table import GETITEM, TABLE, aten, fake, int_of, result_dtype, scalar
 from ullage.codegen.lower.values import Lazy, NotFusable, View
 
 _PLAIN = IndexMath({}, {})
@@ -48,7 +48,7 @@ class Permute:
         """The source index of a result index."""
         out = [ZERO] * len(index)
         for position, dim in enumerate(self.dims):
-            out[dim] = index[position]  # type: ignore[call-overload]
+            out[dim] = index[position]
         return tuple(out)
 
 
@@ -134,8 +134,8 @@ def view_op(node: Node) -> ViewOp:
     if node.target is GETITEM:
         parent = node.args[0]
         assert isinstance(parent, Node)
-        return _SPLITS[parent.target](parent, int(node.args[1]), node)  # type: ignore[index,call-overload]
-    return _VIEWS[node.target](node)  # type: ignore[index]
+        return _SPLITS[parent.target](parent, int_of(node.args[1]), node)
+    return _VIEWS[node.target](node)
 
 
 def _node(value: object) -> Node:
@@ -155,13 +155,13 @@ def _permute(node: Node) -> ViewOp:
     rank = len(_source_shape(node))
     dims = node.args[1]
     assert isinstance(dims, Sequence)
-    return Permute(tuple(int(d) % rank for d in dims))  # type: ignore[call-overload]
+    return Permute(tuple(int_of(d) % rank for d in dims))
 
 
 def _transpose(node: Node) -> ViewOp:
     rank = len(_source_shape(node))
     dims = list(range(rank))
-    first, second = (0, 1) if node.target is aten.t.default else (int(d) % rank for d in node.args[1:3])  # type: ignore[call-overload]
+    first, second = (0, 1) if node.target is aten.t.default else (int_of(d) % rank for d in node.args[1:3])
     if rank > 1:
         dims[first], dims[second] = dims[second], dims[first]
     return Permute(tuple(dims))
@@ -174,9 +174,9 @@ def _expand(node: Node) -> ViewOp:
 def _slice(node: Node) -> ViewOp:
     shape = _source_shape(node)
     args = [*node.args[1:], *(0, 0, None, 1)[len(node.args) - 1 :]]
-    dim = int(args[0] or 0) % len(shape)  # type: ignore[call-overload]
+    dim = int_of(args[0] or 0) % len(shape)
     start = _from_end(args[1] if args[1] is not None else 0, shape[dim])
-    step = int(args[3]) if args[3] is not None else 1  # type: ignore[call-overload]
+    step = int_of(args[3]) if args[3] is not None else 1
     return Slice(dim, start, step, shape_of(fake(node)))
 
 
@@ -187,19 +187,21 @@ def _from_end(value: object, size: Expr) -> Expr:
         return expr
     number = int(expr.value)
     if number < 0:
-        return _PLAIN.add(size, Const(number)) if not isinstance(size, Const) else Const(max(0, int(size.value) + number))
+        return (
+            _PLAIN.add(size, Const(number)) if not isinstance(size, Const) else Const(max(0, int(size.value) + number))
+        )
     return Const(min(number, int(size.value))) if isinstance(size, Const) else Const(number)
 
 
 def _select(node: Node) -> ViewOp:
     shape = _source_shape(node)
-    dim = int(node.args[1]) % len(shape)  # type: ignore[call-overload]
+    dim = int_of(node.args[1]) % len(shape)
     return Slice(dim, _from_end(node.args[2], shape[dim]), 1, shape_of(fake(node)), drop=True)
 
 
 def _split_part(parent: Node, part: int, node: Node) -> ViewOp:
     shape = _source_shape(parent)
-    dim = int(parent.args[2] if len(parent.args) > 2 else parent.kwargs.get("dim", 0)) % len(shape)  # type: ignore[call-overload]
+    dim = int_of(parent.args[2] if len(parent.args) > 2 else parent.kwargs.get("dim", 0)) % len(shape)
     starts: list[Expr] = [ZERO]
     for piece in parent.meta["val"]:
         starts.append(_PLAIN.add(starts[-1], shape_of(piece)[dim]))
@@ -208,7 +210,7 @@ def _split_part(parent: Node, part: int, node: Node) -> ViewOp:
 
 def _unbind_part(parent: Node, part: int, node: Node) -> ViewOp:
     shape = _source_shape(parent)
-    dim = int(parent.args[1] if len(parent.args) > 1 else parent.kwargs.get("dim", 0)) % len(shape)  # type: ignore[call-overload]
+    dim = int_of(parent.args[1] if len(parent.args) > 1 else parent.kwargs.get("dim", 0)) % len(shape)
     return Slice(dim, Const(part % len(parent.meta["val"])), 1, shape_of(fake(node)), drop=True)
 
 

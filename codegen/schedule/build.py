@@ -17,7 +17,7 @@ from ullage.codegen.lower.builder import Builder, Resolver
 from ullage.codegen.lower.index import ONE, IndexMath
 from ullage.codegen.lower.region import inplace_pairs, lower_loops
 from ullage.codegen.lower.shapes import contiguous_strides, dtype_name, numel, ordered_strides, shape_of
-from ullage.codegen.lower.table import TABLE, fake
+from ullage.codegen.lower.table import TABLE, fake, int_of
 from ullage.codegen.lower.templates import (
     ATTENTION,
     BMM,
@@ -113,9 +113,7 @@ class _Build:
         for group in groups:
             self._emit_group(group)
         self._finish_outputs()
-        schedule = Schedule(
-            tuple(self.steps), tuple(self.storages), self.pool.constants(), tuple(self._dimensions())
-        )
+        schedule = Schedule(tuple(self.steps), tuple(self.storages), self.pool.constants(), tuple(self._dimensions()))
         return Scheduled(schedule, self.kernels, self.pool.packers(), self._infos_in(), self._infos_out(), groups)
 
     # Inputs, outputs, dimensions.
@@ -143,7 +141,7 @@ class _Build:
 
     def _leaves(self) -> tuple[Node, ...]:
         (output,) = [n for n in self.captured.module.graph.nodes if n.op == "output"]
-        return tuple(output.args[0])  # type: ignore[arg-type]
+        return tuple(output.args[0])
 
     def _dimensions(self) -> list[Dimension]:
         found = []
@@ -169,7 +167,7 @@ class _Build:
         for spec, leaf in zip(self.captured.outputs, self._leaves(), strict=True):
             node = leaf
             while view_source(node) is not None and isinstance(view_op(node), Reshape):
-                node = view_source(node)  # type: ignore[assignment]
+                node = view_source(node)
             if node.op == "call_function" and view_source(node) is None and node not in homes:
                 homes[node] = spec.name
         return homes
@@ -203,9 +201,9 @@ class _Build:
         return view
 
     def operand(self, node: Node, requirement: object, order: Sequence[int] | None = None) -> View:
-        """The memory of a template's operand; copied (in the given order of dimensions) if it does not meet the need."""
+        """The memory of a template's operand; copied (with dimensions in `order`) if it does not meet the need."""
         view = self.resolve(node)
-        if view is not None and requirement(view):  # type: ignore[operator]
+        if view is not None and requirement(view):
             return view
         shape, dtype = shape_of(fake(node)), dtype_name(fake(node).dtype)
         strides = ordered_strides(shape, order or range(len(shape)))
@@ -233,7 +231,7 @@ class _Build:
             self.views[node] = View(name, dtype, shape, contiguous_strides(shape))
         elif node in self.concat_parts:
             whole, start, dim = self.concat_parts[node]
-            self.views[node] = Slice(dim, start, 1, shape).view(self._concat_view(whole))  # type: ignore[assignment]
+            self.views[node] = Slice(dim, start, 1, shape).view(self._concat_view(whole))
         else:
             strides = ordered_strides(shape, self.layouts.order(node, self.views))
             self.views[node] = self._allocate(node.name, dtype, shape, strides)
@@ -289,7 +287,7 @@ class _Build:
             raise AssertionError("a gathered table is always written contiguously")
         ids_bytes = to_size(source.offset) * DTYPE_BYTES[source.dtype]
         self.steps.append(Gather(
-            node.name, name, Operand(source.storage, "r", ids_bytes), source.dtype,  # type: ignore[arg-type]
+            node.name, name, Operand(source.storage, "r", ids_bytes), source.dtype,
             Operand(out.storage, "w", to_size(out.offset) * DTYPE_BYTES[out.dtype]), to_size(numel(source.shape)),
         ))  # fmt: skip
 
@@ -304,27 +302,29 @@ class _Build:
     def _operands(self, anchor: Node) -> tuple[View | Packed | None, ...]:
         args = [a if isinstance(a, Node) else None for a in anchor.args]
         if anchor.target is LINEAR:
-            x = self.operand(args[0], inner_contiguous)  # type: ignore[arg-type]
-            return x, self._weight(args[1], 0, anchor)  # type: ignore[arg-type]
+            x = self.operand(args[0], inner_contiguous)
+            return x, self._weight(args[1], 0, anchor)
         if anchor.target in (BMM, MM):
-            return self.operand(args[0], inner_contiguous), self.operand(args[1], either_contiguous)  # type: ignore[arg-type]
+            return self.operand(args[0], inner_contiguous), self.operand(args[1], either_contiguous)
         if anchor.target is CONVOLUTION:
-            rank = fake(args[0]).dim()  # type: ignore[arg-type]
-            x = self.operand(args[0], channels_contiguous, (0, *range(2, rank), 1))  # type: ignore[arg-type]
+            rank = fake(args[0]).dim()
+            x = self.operand(args[0], channels_contiguous, (0, *range(2, rank), 1))
             return x, self._conv_weight(anchor)
         mask = args[3] if len(args) > 3 else anchor.kwargs.get("attn_mask")
-        found = [self.operand(a, inner_contiguous) for a in args[:3]]  # type: ignore[arg-type]
+        found = [self.operand(a, inner_contiguous) for a in args[:3]]
         return *found, self._mask(anchor, mask)
 
     def _mask(self, anchor: Node, mask: object) -> View | None:
         if not isinstance(mask, Node):
             return None
         view = self.operand(mask, lambda v: True)
-        q, k = fake(anchor.args[0]), fake(anchor.args[1])  # type: ignore[arg-type]
+        q, k = fake(anchor.args[0]), fake(anchor.args[1])
         lead = shape_of(fake(anchor))[:-2] if q.dim() == 4 else (shape_of(q)[0], ONE)
         shape = (*lead, shape_of(q)[-2], shape_of(k)[-2])
         if q.dim() == 3 and len(view.shape) == 3:
-            view = view.with_shape((view.shape[0], ONE, *view.shape[1:]), (view.strides[0], Const(0), *view.strides[1:]))
+            view = view.with_shape(
+                (view.shape[0], ONE, *view.shape[1:]), (view.strides[0], Const(0), *view.strides[1:])
+            )
         return Expand(view.shape, shape).view(view)
 
     def _weight(self, node: Node, outputs: int, anchor: Node) -> Packed | View:
@@ -352,13 +352,13 @@ class _Build:
         (anchor,) = [n for n in nodes if n.target in (LINEAR, BMM, MM, CONVOLUTION, ATTENTION)]
         given: list[object] = list(operands)
         if anchor.target is LINEAR:
-            return lower_linear(builder, anchor, outputs, *given), builder  # type: ignore[arg-type]
+            return lower_linear(builder, anchor, outputs, *given), builder
         if anchor.target in (BMM, MM):
-            return lower_bmm(builder, anchor, outputs, *given), builder  # type: ignore[arg-type]
+            return lower_bmm(builder, anchor, outputs, *given), builder
         if anchor.target is CONVOLUTION:
-            return lower_convolution(builder, anchor, outputs, *given), builder  # type: ignore[arg-type]
+            return lower_convolution(builder, anchor, outputs, *given), builder
         (out,) = [view for _, view in outputs]
-        return lower_attention(builder, anchor, out, *given), builder  # type: ignore[arg-type]
+        return lower_attention(builder, anchor, out, *given), builder
 
     def _step(self, name: str, spec: Spec, builder: Builder) -> None:
         kernel = emit_kernel(spec, self.target)
@@ -367,7 +367,7 @@ class _Build:
         access = {b.name: b.access for b in builder.buffers}
         operands = tuple(
             Operand(
-                bound[n].storage, access[n], to_size(bound[n].offset) * DTYPE_BYTES[bound[n].dtype],  # type: ignore[arg-type]
+                bound[n].storage, access[n], to_size(bound[n].offset) * DTYPE_BYTES[bound[n].dtype],
                 tiled=kernel.tiled and n == "w",
             )
             for n in kernel.buffers
@@ -426,13 +426,13 @@ def _info(name: str, node: Node) -> TensorInfo:
 
 
 def _concat_slices(node: Node, math: IndexMath) -> list[tuple[Node, Expr, int]]:
-    tensors = [t for t in node.args[0] if fake(t).dim() == fake(node).dim()]  # type: ignore[union-attr,arg-type]
-    dim = (int(node.args[1]) if len(node.args) > 1 else 0) % fake(node).dim()  # type: ignore[call-overload]
+    tensors = [t for t in node.args[0] if fake(t).dim() == fake(node).dim()]
+    dim = (int_of(node.args[1]) if len(node.args) > 1 else 0) % fake(node).dim()
     found: list[tuple[Node, Expr, int]] = []
     start: Expr = Const(0)
     for part in tensors:
-        found.append((part, start, dim))  # type: ignore[arg-type]
-        start = math.add(start, shape_of(fake(part))[dim])  # type: ignore[arg-type]
+        found.append((part, start, dim))
+        start = math.add(start, shape_of(fake(part))[dim])
     return found
 
 

@@ -38,14 +38,18 @@ class ConstantPool:
     def raw(self, name: str, shape: Shape) -> View:
         """The tensor as it is, row-major, in one tile."""
         ref = self.refs[name]
-        stored = self._enter(name, "", (ref.dtype, ref.shape), lambda n: Constant(n, 1, max(1, ref.nbytes)), WholePacker(ref))
+        stored = self._enter(
+            name, "", (ref.dtype, ref.shape), lambda n: Constant(n, 1, max(1, ref.nbytes)), WholePacker(ref)
+        )
         return View(stored, dtype_name(ref.dtype), shape, contiguous_strides(shape))
 
     def table(self, name: str) -> str:
         """A table whose rows are gathered by index."""
         ref = self.refs[name]
         row = ref.nbytes // ref.shape[0]
-        return self._enter(name, ".rows", (), lambda n: Constant(n, ref.shape[0], row, gathered=True), RowPacker(ref, []))
+        return self._enter(
+            name, ".rows", (), lambda n: Constant(n, ref.shape[0], row, gathered=True), RowPacker(ref, [])
+        )
 
     def panels(self, name: str, outputs: int, groups: int = 1) -> Packed:
         """A matrix or convolution weight in GEMM panels; `outputs` is the dimension of the outputs."""
@@ -59,7 +63,11 @@ class ConstantPool:
         side: Literal[0, 1] = 0 if outputs == 0 else 1
         packer = PanelPacker(ref, layout, side)
         stored = self._enter(
-            name, f".panels{outputs or ''}", (layout, outputs), lambda c: Constant(c, layout.tiles, layout.tile_bytes), packer
+            name,
+            f".panels{outputs or ''}",
+            (layout, outputs),
+            lambda c: Constant(c, layout.tiles, layout.tile_bytes),
+            packer,
         )
         return Packed(stored, layout)
 

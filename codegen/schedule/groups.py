@@ -23,8 +23,9 @@ MAX_NODES = 64
 MAX_STORES = 4
 MAX_BUFFERS = 16
 _EXPENSIVE = frozenset({
-    aten.exp, aten.erf, aten.tanh, aten.sigmoid, aten.gelu, aten.silu, aten.log, aten.sin, aten.cos, aten.pow, aten.mish,
-    aten.softplus, aten.elu, aten.div, aten.sqrt, aten.rsqrt, aten.cat, aten.upsample_bilinear2d, aten.expm1, aten.log1p,
+    aten.exp, aten.erf, aten.tanh, aten.sigmoid, aten.gelu, aten.silu, aten.log, aten.sin, aten.cos, aten.pow,
+    aten.softplus, aten.elu, aten.div, aten.sqrt, aten.rsqrt, aten.cat, aten.expm1, aten.log1p,
+    aten.upsample_bilinear2d, aten.mish,
 })  # fmt: skip
 
 
@@ -89,7 +90,9 @@ class Grouping:
 
     def _is_table(self, node: Node) -> bool:
         table, ids = node.args[0], node.args[1]
-        return isinstance(table, Node) and self.is_constant(table) and isinstance(ids, Node) and not self.is_constant(ids)
+        return (
+            isinstance(table, Node) and self.is_constant(table) and isinstance(ids, Node) and not self.is_constant(ids)
+        )
 
     def _joins_memory(self, node: Node) -> bool:
         users = self.users[node]
@@ -213,7 +216,10 @@ class Grouping:
     def _sorted(self) -> tuple[Group, ...]:
         """Groups in topological order, earliest anchor first among those that are ready (Kahn's algorithm)."""
         groups = list(dict.fromkeys(self.owner.values()))
-        waits = {id(g): {id(self.owner[s]) for n in g.nodes for s in self._inputs(n) if s in self.owner} - {id(g)} for g in groups}
+        waits = {
+            id(g): {id(self.owner[s]) for n in g.nodes for s in self._inputs(n) if s in self.owner} - {id(g)}
+            for g in groups
+        }
         done: set[int] = set()
         ordered: list[Group] = []
         pending = sorted(groups, key=lambda g: self.order[g.nodes[-1]])
