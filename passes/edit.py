@@ -132,6 +132,18 @@ def is_call(node: object, *targets: Target) -> TypeGuard[Node]:
     return isinstance(node, Node) and node.op == "call_function" and node.target in targets
 
 
+_UNTAGGED = frozenset({
+    torch.ops.aten._to_copy.default, torch.ops.aten.hardswish.default, torch.ops.aten.hardsigmoid.default,
+})  # fmt: skip
+
+
+def is_elementwise(node: object) -> bool:
+    """Whether a node is a call whose elements depend on the matching elements of its operands only."""
+    if not isinstance(node, Node) or node.op != "call_function":
+        return False
+    return torch.Tag.pointwise in getattr(node.target, "tags", ()) or node.target in _UNTAGGED
+
+
 def argument(node: Node, name: str, default: Any = None) -> Any:
     """An argument of an ATen call by its schema name, wherever it was passed; `default` where it was not."""
     if name in node.kwargs:

@@ -11,6 +11,8 @@ from ullage.passes.clean.canonicalize import Canonicalize
 from ullage.passes.clean.common_subexpressions import CommonSubexpressions
 from ullage.passes.clean.dead_code import DeadCode
 from ullage.passes.clean.fold_constants import FoldConstants
+from ullage.passes.clean.simplify import Simplify
+from ullage.passes.clean.views import Views
 from ullage.passes.manager import Instrument, Pass, PassManager, Rewrite, parse_pipeline
 
 
@@ -22,18 +24,23 @@ class Line:
     reason: str
 
 
-CLEAN: tuple[Line, ...] = (
+_ROUND: tuple[Line, ...] = (
     Line(Canonicalize(), "one spelling per concept, so that everything later matches few patterns"),
     Line(FoldConstants(), "masks, positions and transposed weights are constants: compute or defer them"),
+    Line(Simplify(), "numbers and uniform tensors that folding found make operators vanish"),
+    Line(Views(), "what is left of layouts: chains composed, inverses cancelled"),
+    Line(CommonSubexpressions(), "equal masks, casts and sizes are computed once"),
+)
+CLEAN: tuple[Line, ...] = (
+    *_ROUND,
     Line(BatchNorm(), "a scale and a shift that the weights before it can carry"),
-    Line(Canonicalize(), "folding made numbers and uniform tensors"),
-    Line(FoldConstants(), "the scaled weights become recipes"),
-    Line(CommonSubexpressions(), "equal layers of masks, casts and sizes are computed once"),
+    *_ROUND,
     Line(DeadCode(), "what no output needs"),
 )
 PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN}
+_KINDS = (BatchNorm, Canonicalize, CommonSubexpressions, DeadCode, FoldConstants, Simplify, Views)
 KNOWN: dict[str, type[Pass]] = {
-    kind.name: kind for kind in (BatchNorm, Canonicalize, CommonSubexpressions, DeadCode, FoldConstants)
+    kind.name: kind for kind in _KINDS
 }
 
 

@@ -12,10 +12,19 @@ from torch.fx.node import map_arg
 from ullage.graph import recipes
 from ullage.graph.constants import ConstantRef
 from ullage.graph.elementwise import Elementwise, literal, stepped
-from ullage.passes.edit import Editor, args_of, is_call, is_tensor, shape_of, static_shape, target_of, value_of
+from ullage.passes.edit import (
+    Editor,
+    args_of,
+    is_call,
+    is_elementwise,
+    is_tensor,
+    shape_of,
+    static_shape,
+    target_of,
+    value_of,
+)
 
 aten = torch.ops.aten
-_ELEMENTWISE_UNTAGGED = frozenset({aten._to_copy.default, aten.hardswish.default, aten.hardsigmoid.default})
 
 
 def recipe_of(edit: Editor, node: Node) -> ConstantRef | None:
@@ -25,11 +34,6 @@ def recipe_of(edit: Editor, node: Node) -> ConstantRef | None:
         return ref
     build = _RECIPES.get(node.target, _elementwise if is_elementwise(node) else None)
     return build(edit, node) if build is not None else None
-
-
-def is_elementwise(node: Node) -> bool:
-    """Whether each element of a call's result depends on the matching elements of its operands only."""
-    return torch.Tag.pointwise in getattr(node.target, "tags", ()) or node.target in _ELEMENTWISE_UNTAGGED
 
 
 def whole_recipe(edit: Editor, node: Node) -> ConstantRef | None:

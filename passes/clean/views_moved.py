@@ -1,0 +1,170 @@
+"""Views moved over other operators, always downwards, so that they meet and cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from ullage.passes.clean.rules import Match, RuleTable
+from ullage.passes.clean.sizes import can_reshape, expand_sizes, reshape_to
+from ullage.passes.edit import (
+    Editor,
+    Target,
+    args_of,
+    is_call,
+    is_elementwise,
+    is_tensor,
+    same_shape,
+    same_size,
+    shape_of,
+    target_of,
+    value_of,
+)
+
+aten = torch.ops.aten
+
+
+def permute_cancels(edit: Editor, node: Node) -> Match | None:
+    """`permute(f(permute(x), …))` where both permutes undo each other, over a chain of elementwise operators."""
+    order = list(args_of(node)[1])
+
+    def undone(operand: Node) -> Node | None:
+        if not is_call(operand, aten.permute.default):
+            return None
+        source, inner = args_of(operand)
+        return source if [inner[d] for d in order] == sorted(order) else None
+
+    def moved(operand: Node) -> Node:
+        return edit.call(aten.permute.default, operand, order)
+
+    return _cancel(edit, node, undone, moved)
+
+
+def reshape_cancels(edit: Editor, node: Node) -> Match | None:
+    """`reshape(f(reshape(x), …))` where the shape of `x` comes back, over a chain of elementwise operators."""
+
+    def undone(operand: Node) -> Node | None:
+        if not is_call(operand, aten.reshape.default):
+            return None
+        source: Node = args_of(operand)[0]
+        return source if same_shape(source, node) else None
+
+    return _cancel(edit, node, undone, lambda operand: reshape_to(edit, operand, shape_of(node)))
+
+
+def _cancel(
+    edit: Editor, node: Node, undone: Callable[[Node], Node | None], moved: Callable[[Node], Node]
+) -> Match | None:
+    inner = args_of(node)[0]
+    if not is_elementwise(inner) or len(inner.users) != 1:
+        return None
+    operands = [n for n in inner.all_input_nodes if is_tensor(n)]
+    shaped = [n for n in operands if shape_of(n)]
+    sources = {n: source for n in shaped if (source := undone(n)) is not None}
+    rest = [n for n in shaped if n not in sources]
+    is_whole = all(same_shape(n, inner) for n in shaped)
+    if not sources or not is_whole or any(edit.constant(n) is None for n in rest):
+        return None
+
+    def build() -> Node:
+        return rebuilt(edit, inner, {**sources, **{n: moved(n) for n in rest}})
+
+    return Match("cancel views around an elementwise operator", build)
+
+
+def rebuilt(edit: Editor, node: Node, operands: dict[Node, Node]) -> Node:
+    """The same call with some operands replaced."""
+    args: Any = map_arg(args_of(node), lambda n: operands.get(n, n))
+    kwargs: Any = map_arg(dict(node.kwargs), lambda n: operands.get(n, n))
+    return edit.call(target_of(node), *args, **kwargs)
+
+
+def reshape_behind_linear(edit: Editor, node: Node) -> Match | None:
+    """`linear(reshape(x))` that only regroups rows is `reshape(linear(x))`."""
+    rows, *weights = args_of(node)
+    if not is_call(rows, aten.reshape.default):
+        return None
+    source = args_of(rows)[0]
+    if not _keeps_last(source, rows):
+        return None
+    before = (*shape_of(source)[:-1], shape_of(node)[-1])
+    if not can_reshape(edit, before, shape_of(node)):
+        return None
+    target: Target = aten.linear.default
+    return Match(
+        "move a reshape of rows behind linear",
+        lambda: reshape_to(edit, edit.call(target, source, *weights), shape_of(node)),
+    )
+
+
+def reshape_behind_softmax(edit: Editor, node: Node) -> Match | None:
+    """Softmax over the last dimension does not mind how rows are grouped, where a reshape follows to meet."""
+    rows, dim, half = args_of(node)
+    if not is_call(rows, aten.reshape.default) or dim != len(shape_of(node)) - 1:
+        return None
+    source = args_of(rows)[0]
+    meets = any(is_call(user, aten.reshape.default) for user in node.users)
+    if not (meets and _keeps_last(source, rows) and can_reshape(edit, shape_of(source), shape_of(node))):
+        return None
+    last = len(shape_of(source)) - 1
+
+    def build() -> Node:
+        return reshape_to(edit, edit.call(target_of(node), source, last, half), shape_of(node))
+
+    return Match("move a reshape of rows behind softmax", build)
+
+
+def _keeps_last(source: Node, reshaped: Node) -> bool:
+    inner, outer = shape_of(source), shape_of(reshaped)
+    return len(inner) >= 2 and len(outer) >= 2 and same_size(inner[-1], outer[-1]) and inner[-1] != 0
+
+
+def expand_behind(edit: Editor, node: Node) -> Match | None:
+    """An elementwise operator on one expanded tensor works before the expand; a table look-up likewise."""
+    tensors = [n for n in node.all_input_nodes if is_tensor(n)]
+    index = args_of(node)[1] if is_call(node, aten.embedding.default) else None
+    wide = index if index is not None else tensors[0] if len(tensors) == 1 and is_elementwise(node) else None
+    if not is_call(wide, aten.expand.default):
+        return None
+    source = args_of(wide)[0]
+    sizes = expand_sizes(shape_of(source), shape_of(wide), args_of(wide)[1])
+    if sizes is None or len(shape_of(source)) == 0:
+        return None
+    tail = [-1] * (len(shape_of(node)) - len(shape_of(wide)))
+
+    def build() -> Node:
+        return edit.call(aten.expand.default, rebuilt(edit, node, {wide: source}), [*sizes, *tail])
+
+    return Match("move an expand behind an operator", build)
+
+
+def broadcast(edit: Editor, node: Node) -> Match | None:
+    """Elementwise operators broadcast their operands themselves."""
+    if not is_elementwise(node) or not is_tensor(node):
+        return None
+    bare = {n: args_of(n)[0] for n in node.all_input_nodes if is_call(n, aten.expand.default)}
+    kept = {n: s for n, s in bare.items() if shape_of(s)}
+    for swap in (kept, *({n: s} for n, s in kept.items())):
+        if swap and _same_result(edit, node, swap):
+            return Match("remove an expand before a broadcast", lambda swap=swap: rebuilt(edit, node, swap))  # type: ignore[misc]
+    return None
+
+
+def _same_result(edit: Editor, node: Node, swap: dict[Node, Node]) -> bool:
+    args = map_arg(args_of(node), lambda n: swap.get(n, n))
+    result = edit.infer(node.target, args, dict(node.kwargs))
+    same = len(result.shape) == len(shape_of(node)) and all(map(same_size, result.shape, shape_of(node)))
+    return bool(same and result.dtype == value_of(node).dtype)
+
+
+MOVED: RuleTable = {
+    None: (expand_behind, broadcast),
+    aten.permute.default: (permute_cancels,),
+    aten.reshape.default: (reshape_cancels,),
+    aten.linear.default: (reshape_behind_linear,),
+    aten._softmax.default: (reshape_behind_softmax,),
+}
