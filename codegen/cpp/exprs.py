@@ -35,10 +35,10 @@ def emit_epilogue(
     """
     changing = frozenset(s.buffer for s in stores)
     scope = Scope(_typed(stores, buffers), changing, prefix)
-    scope.open("row")
+    scope.open(None)
     for name, text in coords.items():
         scope.bind(name, text)
-    scope.open("", lane=Lane(lane_var, lane_base, target.lanes, lanes_valid))
+    scope.open(None, lane=Lane(lane_var, lane_base, target.lanes, lanes_valid))
     scope.bind("acc", acc, target.lanes)
     for statement in [scope.store(s.buffer, s.index, s.value) for s in stores]:
         scope.line(statement)

@@ -10,6 +10,8 @@ from ullage.codegen.loops.ir import Apply, Cast, Const, Dim, Expr, Load, Ref, Va
 from ullage.codegen.loops.poly import Poly, atom_key, linear_in, to_expr, to_poly, unique
 
 _COMPARE_TO_ZERO = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+_QUOTIENTS = {"floordiv": "/", "truncdiv": "/", "mod": "%"}
+_INDEX_OPS = frozenset({"add", "sub", "mul", "neg", *_QUOTIENTS})
 _MAX_STEP = 1 << 20
 
 
@@ -36,7 +38,7 @@ class Binding:
 class Block:
     """One C++ block: its opening line, lines so far, values already named, and whether it may not run at all."""
 
-    header: str
+    header: str | None
     lines: list[str] = field(default_factory=list)
     memo: dict[tuple[object, ...], str] = field(default_factory=dict)
     names: list[tuple[str, Binding | None]] = field(default_factory=list)
@@ -103,6 +105,31 @@ def _shape(expr: Expr) -> tuple[object, ...]:
             return ("ref", name, dtype)
 
 
+def _not_negative(expr: Expr) -> bool:
+    """Whether the expression is ≥ 0 by its form, variables and dimensions being ≥ 0."""
+    match expr:
+        case Const(value):
+            return value >= 0
+        case Var() | Dim():
+            return True
+        case Apply("add" | "mul" | "max" | "min" | "floordiv" | "truncdiv" | "mod", args):
+            return all(_not_negative(a) for a in args)
+        case _:
+            return False
+
+
+def _positive(expr: Expr) -> bool:
+    match expr:
+        case Const(value):
+            return value > 0
+        case Apply("mul" | "min", args):
+            return all(_positive(a) for a in args)
+        case Apply("max", args):
+            return any(_positive(a) for a in args)
+        case _:
+            return isinstance(expr, Dim)
+
+
 class Scope:
     """Emits expressions into a stack of open blocks.
 
@@ -136,8 +163,11 @@ class Scope:
         """Lanes of a value here."""
         return self.lane.lanes if self.lane else 1
 
-    def open(self, header: str, skippable: bool = False, lane: Lane | None = None) -> None:
-        """Open a nested block; a lane given here, or by an enclosing block, makes values vectors."""
+    def open(self, header: str | None, skippable: bool = False, lane: Lane | None = None) -> None:
+        """Open a nested block; a lane given here, or by an enclosing block, makes values vectors.
+
+        With no header the lines are only handed back by `close`.
+        """
         self.blocks.append(Block(header, skippable=skippable, lane=lane or self.lane))
         if lane is not None:
             self.bind(lane.var, lane.base)
@@ -150,8 +180,8 @@ class Scope:
                 del self._bindings[name]
             else:
                 self._bindings[name] = previous
-        if self.blocks and block.header:
-            self.blocks[-1].lines += [f"{block.header} {{", *("    " + line for line in block.lines), "}"]
+        if self.blocks and block.header is not None:
+            self.blocks[-1].lines += [f"{block.header} {{".lstrip(), *("    " + line for line in block.lines), "}"]
         return block.lines
 
     def line(self, text: str) -> None:
@@ -176,6 +206,12 @@ class Scope:
             block.memo[key] = self.fresh()
             block.lines.append(f"const {type_text} {block.memo[key]} = {text};")
         return block.memo[key]
+
+    def forget(self, buffer: str) -> None:
+        """Drop what was loaded from a buffer that has just been stored to."""
+        for block in self.blocks:
+            for key in [k for k in block.memo if isinstance(k[0], int) and buffer in self.numbering.loads[k[0]]]:
+                del block.memo[key]
 
     # ---- where things may live --------------------------------------------------------------------------------
     def depth_of(self, expr: Expr) -> int:
@@ -236,7 +272,7 @@ class Scope:
                 compared = self._compare_index(expr, n) if n > 1 else None
                 if compared is not None:
                     return compared
-                if n == 1 and dtype == "int64" and op in ("add", "sub", "mul", "neg"):
+                if n == 1 and dtype == "int64" and op in _INDEX_OPS:
                     return self._scalar_index(expr)
                 return ops.apply_text(op, dtype, args[-1].dtype, [self._emit(a, n) for a in args], n)
             case Var():
@@ -278,7 +314,22 @@ class Scope:
     def _scalar_index(self, expr: Apply) -> str:
         if any(isinstance(e, Load | Ref) for e in unique(expr)):
             return ops.apply_text(expr.op, expr.dtype, expr.dtype, [self._emit(a, 1) for a in expr.args], 1)
+        if expr.op in _QUOTIENTS:
+            args = [self._emit(a, 1) for a in expr.args]
+            plain = _not_negative(expr.args[0]) and _positive(expr.args[1])
+            if plain:
+                return f"{args[0]} {_QUOTIENTS[expr.op]} {args[1]}"
+            return ops.apply_text(expr.op, "int64", "int64", args, 1)
         return self.index(to_poly(expr))
+
+    def position(self, expr: Expr) -> str:
+        """32-bit lanes of an index that moves by a fixed step with the lane."""
+        poly, n = to_poly(expr), self.lanes
+        if self.lane is None:
+            return f"(int)({self.index(poly)})"
+        split = linear_in(poly, self.lane.var)
+        assert split is not None and split[0].value is not None
+        return f"ull_iota<{n}>() * {split[0].value} + ull_splat<{n}>((int)({self.index(poly)}))"
 
     def pointer(self, buffer: str, poly: Poly) -> str:
         """A C++ pointer to the element at an index, named in the outermost block that knows the index."""
@@ -343,7 +394,7 @@ class Scope:
             base, step = self.index(split[1]), self.index(split[0])
             return f"[&](ull_i64 l) {{ return {base} + ({self.lane.base} + l) * ({step}); }}"
         lane = self.lane
-        self.blocks.append(Block(""))
+        self.blocks.append(Block(None))
         self.bind(lane.var, f"({lane.base} + l)")
         for ref in {e.name: e for e in unique(index) if isinstance(e, Ref)}.values():
             if (bound := self._bindings[ref.name]).lanes > 1:
@@ -369,6 +420,4 @@ class Scope:
                 return f"ull_scatter_all<{kind}>({self.buffers[buffer]}, {stored}, {at});"
             return f"ull_scatter<{kind}>({self.buffers[buffer]}, {stored}, ull_low_bits({valid}), {at});"
         to = f"{self.pointer(buffer, split[1])} + {self.lane.base}"
-        if valid is None:
-            return f"ull_store<{kind}>({to}, {stored});"
-        return f"ull_store_n<{kind}>({to}, {stored}, {valid});"
+        return f"ull_store<{kind}>({to}, {stored});" if valid is None else f"ull_store_n<{kind}>({to}, {stored}, {valid});"

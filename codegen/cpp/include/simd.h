@@ -482,6 +482,44 @@ template <int N, class V> ULL_FN auto ull_fold_max(V x) {
 template <int N, class V> ULL_FN auto ull_fold_min(V x) {
     return ull_fold<N>(x, [](auto a, auto b) { return ((a < b) | (a != a)) ? a : b; });
 }
+
+/* ---- positions of extremes --------------------------------------------------------------------------------- */
+enum { ULL_NOWHERE = 0x7fffffff };
+/* Whether a replaces b as the extreme: strictly better, or the first NaN. */
+template <int N, class V> ULL_FN ull_m<N> ull_above(V a, V b) { return ull_mask<N>(a > b) | (ull_ne<N>(a, a) & ull_eq<N>(b, b)); }
+template <int N, class V> ULL_FN ull_m<N> ull_below(V a, V b) { return ull_mask<N>(a < b) | (ull_ne<N>(a, a) & ull_eq<N>(b, b)); }
+/* Rows of neutral elements never replace the start: their first element is the answer. */
+template <int N> ULL_FN ull_i64v<N> ull_position(ull_i32<N> at) {
+    return ull_to_i64<N>(ull_select<N>(ull_eq<N>(at, ull_splat<N>((int)ULL_NOWHERE)), ull_splat<N>(0), at));
+}
+template <int N, bool MAX, class V> ULL_FN void ull_merge_position(V &a, ull_i32<N> &i, V b, ull_i32<N> j) {
+    ull_m<N> better;
+    if constexpr (MAX) better = ull_above<N>(b, a);
+    else better = ull_below<N>(b, a);
+    const ull_m<N> same = ull_eq<N>(a, b) | (ull_ne<N>(a, a) & ull_ne<N>(b, b));
+    const ull_m<N> take = better | (same & ull_lt<N>(j, i));
+    a = ull_select<N>(take, b, a);
+    i = ull_select<N>(take, j, i);
+}
+template <int N, class V> ULL_FN void ull_merge_argmax(V &a, ull_i32<N> &i, V b, ull_i32<N> j) {
+    ull_merge_position<N, true>(a, i, b, j);
+}
+template <int N, class V> ULL_FN void ull_merge_argmin(V &a, ull_i32<N> &i, V b, ull_i32<N> j) {
+    ull_merge_position<N, false>(a, i, b, j);
+}
+template <int N, bool MAX, class V> ULL_FN ull_i64 ull_fold_position(V x, ull_i32<N> at) {
+    auto best = x[0];
+    int i = at[0];
+    for (int l = 1; l < N; ++l) {
+        int j = at[l];
+        auto v = x[l];
+        ull_merge_position<1, MAX>(best, i, v, j);
+    }
+    return ull_position<1>(i);
+}
+template <int N, class V> ULL_FN ull_i64 ull_fold_argmax(V x, ull_i32<N> at) { return ull_fold_position<N, true>(x, at); }
+template <int N, class V> ULL_FN ull_i64 ull_fold_argmin(V x, ull_i32<N> at) { return ull_fold_position<N, false>(x, at); }
+
 template <int N> ULL_FN bool ull_fold_any(ull_m<N> m) { return ull_mask_bits<N>(m) != 0; }
 template <int N> ULL_FN bool ull_fold_all(ull_m<N> m) { return ull_mask_bits<N>(m) == (N == 1 ? 1u : (1u << N) - 1u); }
 

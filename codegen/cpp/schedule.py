@@ -1,0 +1,292 @@
+"""How a normalised kernel is walked: which loop becomes vector lanes, in what order, and in which tasks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ullage.codegen.cpp.scope import Numbering
+from ullage.codegen.loops.ir import Apply, Cast, Const, Expr, Load, Loop, LoopKernel, Reduce, Ref, Stage, Store
+from ullage.codegen.loops.normal import has_scan, reduces
+from ullage.codegen.loops.poly import linear_in, to_expr, to_poly, unique
+from ullage.codegen.loops.traverse import expressions
+from ullage.target import Target
+
+GRAIN = 16384
+"""Elements of simple arithmetic in one task."""
+_LINE = 64
+_UNKNOWN_EXTENT = 128
+_WIDE = frozenset({"int64", "float64"})
+_COMPARE = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+_WEIGHTS = {
+    "div": 4, "reciprocal": 4, "sqrt": 6, "rsqrt": 9, "exp": 14, "exp2": 14, "expm1": 18, "log": 24, "log2": 24,
+    "log1p": 32, "sin": 30, "cos": 30, "tan": 32, "asin": 24, "acos": 24, "atan": 24, "sinh": 30, "cosh": 24,
+    "tanh": 26, "sigmoid": 22, "erf": 36, "pow": 300, "atan2": 300, "fmod": 200, "floordiv": 40, "mod": 40,
+    "truncdiv": 40,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """Loops in the order of emission; with `lanes` > 1 the last one is vectorised, `unroll` vectors at a time."""
+
+    stage: Stage
+    loops: tuple[Loop, ...]
+    lanes: int
+    unroll: int
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """`lane` is the outer loop that became vector lanes (None: the stages vectorise on their own)."""
+
+    rows: tuple[Loop, ...]
+    lane: Loop | None
+    lanes: int
+    unroll: int
+    stages: tuple[StagePlan, ...]
+
+
+def extent_estimate(loop: Loop) -> int:
+    """The extent, with a guess for dimensions."""
+    value = to_poly(loop.extent).value
+    return _UNKNOWN_EXTENT if value is None else value
+
+
+def schedule(kernel: LoopKernel, target: Target) -> Schedule:
+    """The cheapest of: vectorise inside the stages, or along one of the outer loops."""
+    inner = _inside(kernel, target)
+    best, best_cost = inner, _inside_cost(kernel, inner)
+    if any(b.access == "local" for b in kernel.buffers):
+        return best
+    for loop in kernel.outer:
+        candidate = _along(kernel, loop, target)
+        cost = _along_cost(kernel, loop, candidate.lanes)
+        if cost <= best_cost:
+            best, best_cost = candidate, cost
+    return best
+
+
+# ---- along an outer loop --------------------------------------------------------------------------------------
+def _along(kernel: LoopKernel, loop: Loop, target: Target) -> Schedule:
+    refs = frozenset(r.name for s in kernel.stages for r in s.body if not isinstance(r, Store))
+    wide = any(_needs_wide(s, loop.var, refs) for s in kernel.stages)
+    lanes = target.lanes // 2 if wide else target.lanes
+    rows = tuple(x for x in kernel.outer if x is not loop)
+    stages = tuple(StagePlan(s, s.loops, 1, 1) for s in kernel.stages)
+    light = sum(stage_weight(s) for s in kernel.stages) < 24
+    looped = any(s.loops for s in kernel.stages)
+    return Schedule(rows, loop, lanes, 4 if looped and light else 1, stages)
+
+
+def _along_cost(kernel: LoopKernel, loop: Loop, lanes: int) -> float:
+    """Cycles per outer point, roughly."""
+    extent = extent_estimate(loop)
+    used = extent / (-(-extent // lanes) * lanes)
+    return sum(_iterations(s.loops) * _vector_cost(s, loop.var, lanes) for s in kernel.stages) / (lanes * used)
+
+
+# ---- inside the stages ----------------------------------------------------------------------------------------
+def _inside(kernel: LoopKernel, target: Target) -> Schedule:
+    return Schedule(kernel.outer, None, 1, 1, tuple(_stage_inside(s, target) for s in kernel.stages))
+
+
+def _stage_inside(stage: Stage, target: Target) -> StagePlan:
+    if not stage.loops or has_scan(stage) or _chained(stage):
+        return StagePlan(stage, stage.loops, 1, 1)
+    loops = _order(stage, target)
+    lanes = target.lanes // 2 if _needs_wide(stage, loops[-1].var, frozenset()) else target.lanes
+    weight = stage_weight(stage)
+    unroll = (4 if weight < 12 else 2 if weight < 40 else 1) if reduces(stage) else 1
+    return StagePlan(stage, loops, lanes, unroll)
+
+
+def _order(stage: Stage, target: Target) -> tuple[Loop, ...]:
+    """The stage's loops with the one that vectorises best last (a fixed order where positions count)."""
+    if any(r.op in ("argmax", "argmin") for r in reduces(stage)):
+        return stage.loops
+
+    def cost(loop: Loop) -> float:
+        blocks = -(-extent_estimate(loop) // target.lanes)
+        return blocks * _vector_cost(stage, loop.var, target.lanes) / extent_estimate(loop)
+
+    last = min(reversed(stage.loops), key=cost)
+    return (*(x for x in stage.loops if x is not last), last)
+
+
+def _chained(stage: Stage) -> bool:
+    """Whether an iteration may read what another iteration of the stage stored."""
+    stored = {s.buffer: s.index for s in stage.body if isinstance(s, Store)}
+    loads = (e for s in stage.body for root in expressions(s) for e in unique(root) if isinstance(e, Load))
+    return any(e.buffer in stored and e.index != stored[e.buffer] for e in loads)
+
+
+def _inside_cost(kernel: LoopKernel, plan: Schedule) -> float:
+    return sum(_stage_cost(p) for p in plan.stages)
+
+
+def _stage_cost(plan: StagePlan) -> float:
+    if plan.lanes == 1:
+        return _iterations(plan.loops) * (2 * stage_weight(plan.stage) + 1)
+    blocks = _iterations(plan.loops[:-1]) * -(-extent_estimate(plan.loops[-1]) // plan.lanes)
+    return blocks * _vector_cost(plan.stage, plan.loops[-1].var, plan.lanes) + 15 * len(reduces(plan.stage)) + 4
+
+
+# ---- costs ----------------------------------------------------------------------------------------------------
+def _iterations(loops: tuple[Loop, ...]) -> int:
+    return math.prod(extent_estimate(x) for x in loops)
+
+
+def _stage_nodes(stage: Stage) -> list[Expr]:
+    seen = {id(e): e for s in stage.body for root in expressions(s) for e in unique(root)}
+    return list(seen.values())
+
+
+def stage_weight(stage: Stage) -> int:
+    """Cycles of one vector (or one scalar) iteration, loads and stores included, if all vectorises well."""
+    return sum(_weight(e) for e in _stage_nodes(stage)) + len(stage.body)
+
+
+def _weight(expr: Expr) -> int:
+    match expr:
+        case Load():
+            return 1
+        case Apply(op, _, dtype) if dtype != "int64" or op not in ("add", "sub", "mul"):
+            return _WEIGHTS.get(op, 1)
+        case Cast():
+            return 1
+        case _:
+            return 0
+
+
+def _vector_cost(stage: Stage, lane: str, lanes: int) -> float:
+    """Cycles of one vector iteration along `lane`: strided accesses cost one cycle per lane and more."""
+    numbering = Numbering()
+    varies = lambda e: lane in numbering.names[numbering(e)]  # noqa: E731
+    total = 1.0
+    for e in _stage_nodes(stage):
+        if isinstance(e, Load):
+            total += _access_cost(e.index, lane, lanes)
+        elif varies(e) or any(isinstance(x, Ref) for x in unique(e)):
+            total += _weight(e)
+    total += sum(_access_cost(s.index, lane, lanes) for s in stage.body if isinstance(s, Store))
+    return total + sum(isinstance(s, Reduce) for s in stage.body)
+
+
+def _access_cost(index: Expr, lane: str, lanes: int) -> float:
+    split = linear_in(to_poly(index), lane)
+    if split is None:
+        return 2.0 * lanes
+    step = split[0].value
+    return 0.2 if step == 0 else 1.0 if step == 1 else 1.3 * lanes
+
+
+def _needs_wide(stage: Stage, lane: str, refs: frozenset[str]) -> bool:
+    """Whether lanes hold 64-bit values (index differences inside comparisons do not count)."""
+    numbering = Numbering()
+
+    def varies(e: Expr) -> bool:
+        names = numbering.names[numbering(e)]
+        return lane in names or bool(names & refs)
+
+    def wide(e: Expr) -> bool:
+        if not varies(e):
+            return False
+        if isinstance(e, Apply) and e.op in _COMPARE and e.args[0].dtype == "int64" and not _reads(e):
+            return False
+        if e.dtype in _WIDE and not isinstance(e, Const):
+            return True
+        return any(wide(c) for c in _value_parts(e))
+
+    return any(wide(s.value) for s in stage.body)
+
+
+def _reads(e: Expr) -> bool:
+    return any(isinstance(x, Load | Ref) for x in unique(e))
+
+
+def _value_parts(e: Expr) -> tuple[Expr, ...]:
+    match e:
+        case Load(_, _, _, mask, _):
+            return () if mask is None else (mask,)
+        case Apply(_, args, _):
+            return args
+        case Cast(arg, _):
+            return (arg,)
+        case _:
+            return ()
+
+
+# ---- tasks ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """Index expressions: rows per task, lane elements per task (None: all), blocks per row group, tasks in all."""
+
+    rows: Expr
+    rows_per_task: Expr
+    block: Expr | None
+    blocks: Expr
+    count: Expr
+
+
+def tasks(plan: Schedule) -> Tasks:
+    """Cut the outer space: first the lane loop if it is long, then whole rows."""
+    rows = _product([x.extent for x in plan.rows])
+    cost = _point_cost(plan)
+    if plan.lane is None:
+        per_task = _at_least_one(_quotient(Const(GRAIN), cost))
+        return Tasks(rows, per_task, None, Const(1), _ceil_div(rows, per_task))
+    block = _block(cost)
+    extent = plan.lane.extent
+    if isinstance(extent, Const) and isinstance(block, Const) and extent.value <= 2 * block.value:
+        per_task = Const(max(1, int(block.value) // int(extent.value)))
+        return Tasks(rows, per_task, None, Const(1), _ceil_div(rows, per_task))
+    blocks = _ceil_div(extent, block)
+    per_task = Const(1) if isinstance(rows, Const) and rows.value == 1 else _at_least_one(_quotient(block, extent))
+    return Tasks(rows, per_task, block, blocks, _fold("mul", _ceil_div(rows, per_task), blocks))
+
+
+def _point_cost(plan: Schedule) -> Expr:
+    """Simple element operations of one outer point."""
+    total: Expr = Const(0)
+    for p in plan.stages:
+        weight = Const(max(1, stage_weight(p.stage) // 4))
+        total = _fold("add", total, _fold("mul", _product([x.extent for x in p.loops]), weight))
+    return total
+
+
+def _block(cost: Expr) -> Expr:
+    """Lane elements of one task, a multiple of a cache line's."""
+    lines = _quotient(Const(GRAIN // _LINE), cost)
+    return _fold("mul", _at_least_one(lines), Const(_LINE))
+
+
+def _product(values: list[Expr]) -> Expr:
+    total: Expr = Const(1)
+    for value in values:
+        total = _fold("mul", total, value)
+    return total
+
+
+def _quotient(a: Expr, b: Expr) -> Expr:
+    return _fold("truncdiv", a, b)
+
+
+def _ceil_div(a: Expr, b: Expr) -> Expr:
+    if isinstance(b, Const) and b.value == 1:
+        return a
+    return _quotient(_fold("add", a, _fold("sub", b, Const(1))), b)
+
+
+def _at_least_one(a: Expr) -> Expr:
+    return _fold("max", a, Const(1))
+
+
+def _fold(op: str, a: Expr, b: Expr) -> Expr:
+    if isinstance(a, Const) and isinstance(b, Const):
+        x, y = int(a.value), int(b.value)
+        return Const({"add": x + y, "sub": x - y, "mul": x * y, "max": max(x, y)}[op] if op != "truncdiv" else x // y)
+    if op in ("add", "sub", "mul"):
+        return to_expr(to_poly(Apply(op, (a, b), "int64")))
+    return Apply(op, (a, b), "int64")
+

@@ -1,0 +1,69 @@
+"""Walking and rebuilding whole kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from ullage.codegen.loops.ir import Apply, Expr, Load, LoopKernel, Reduce, Scan, Stage, Statement, Store, Var, children
+from ullage.codegen.loops.poly import Poly, to_poly
+
+_SUMS = frozenset({"add", "sub", "mul", "neg"})
+
+
+def expressions(statement: Statement) -> tuple[Expr, ...]:
+    """The expressions of a statement."""
+    return (statement.index, statement.value) if isinstance(statement, Store) else (statement.value,)
+
+
+def map_statement(statement: Statement, f: Callable[[Expr], Expr]) -> Statement:
+    """The statement with its expressions replaced."""
+    match statement:
+        case Store(buffer, index, value):
+            return Store(buffer, f(index), f(value))
+        case Reduce(name, op, value):
+            return Reduce(name, op, f(value))
+        case Scan(name, op, value):
+            return Scan(name, op, f(value))
+
+
+def map_stage(stage: Stage, f: Callable[[Expr], Expr]) -> Stage:
+    """The stage with all expressions of its body replaced."""
+    return Stage(stage.loops, tuple(map_statement(s, f) for s in stage.body))
+
+
+def map_kernel(kernel: LoopKernel, f: Callable[[Expr], Expr]) -> LoopKernel:
+    """The kernel with all expressions of all bodies replaced (extents stay)."""
+    return replace(kernel, stages=tuple(map_stage(s, f) for s in kernel.stages))
+
+
+def index_roots(expr: Expr, as_index: bool = False) -> Iterator[Poly]:
+    """Every index inside an expression: of loads, and integer arithmetic over loop variables used as a value.
+
+    Opaque parts of an index (quotients, loads) are searched in turn.
+    """
+    if as_index or isinstance(expr, Var) or (isinstance(expr, Apply) and expr.dtype == "int64" and expr.op in _SUMS):
+        poly = to_poly(expr)
+        yield poly
+        for atom in poly.atoms():
+            if not isinstance(atom, Var):
+                yield from _inner_roots(atom)
+        return
+    yield from _inner_roots(expr)
+
+
+def _inner_roots(expr: Expr) -> Iterator[Poly]:
+    if isinstance(expr, Load):
+        yield from index_roots(expr.index, as_index=True)
+        if expr.mask is not None:
+            yield from index_roots(expr.mask)
+        return
+    for child in children(expr):
+        yield from index_roots(child)
+
+
+def statement_roots(statement: Statement) -> Iterator[Poly]:
+    """Every index inside a statement."""
+    if isinstance(statement, Store):
+        yield from index_roots(statement.index, as_index=True)
+    yield from index_roots(statement.value)
