@@ -18,7 +18,8 @@ KEY_BLOCK = 64
 """Keys between two rescalings of the running sums; part of the numerics."""
 
 _STORAGE = {"float32": "ull_float32", "bfloat16": "ull_bfloat16", "float16": "ull_float16"}
-_MASK_STORAGE = {"none": {"": "ull_keep_mask"}, "add": _STORAGE, "keep": {"bool": "ull_keep_mask", "uint8": "ull_keep_mask"}}
+_KEEP = {"bool": "ull_keep_mask", "uint8": "ull_keep_mask"}
+_MASK_STORAGE = {"none": {"": "ull_keep_mask"}, "add": _STORAGE, "keep": _KEEP}
 
 
 def emit_attention(spec: Attention, target: Target) -> Kernel:
@@ -55,7 +56,7 @@ def _check(spec: Attention) -> None:
     operands = {"q": spec.q, "k": spec.k, "v": spec.v, "out": spec.out}
     wrong = [f"{name} is {o.dtype}" for name, o in operands.items() if o.dtype not in _STORAGE]
     widths = {"q": spec.head_dim, "k": spec.head_dim, "v": spec.value_dim, "out": spec.value_dim}
-    wrong += [f"{n} has stride {o.strides[3]} in its last dimension" for n, o in operands.items() if _gaps(o, widths[n])]
+    wrong += [f"{n} has last stride {o.strides[3]}" for n, o in operands.items() if _gaps(o, widths[n])]
     mask = spec.mask.dtype if spec.mask else ""
     if mask not in _MASK_STORAGE[spec.mask_kind]:
         wrong.append(f"mask of kind {spec.mask_kind} is {mask or 'missing'}")
@@ -107,8 +108,7 @@ def _body(spec: Attention, names: Names) -> list[str]:
 
 
 def _operand(name: str, operand: Strided, names: Names) -> str:
-    kinds = {**_STORAGE, "bool": "ull_keep_mask", "uint8": "ull_keep_mask"}
-    data = f"({kinds[operand.dtype]}::memory *){names.buffers[operand.buffer]} + {name}_offset"
+    data = f"({(_STORAGE | _KEEP)[operand.dtype]}::memory *){names.buffers[operand.buffer]} + {name}_offset"
     return f"{{{data}, {name}_b, {name}_h, {name}_s}}"
 
 

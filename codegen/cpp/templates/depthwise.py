@@ -35,6 +35,11 @@ class _Plan:
         return -(-self.weight.channels // self.target.lanes)
 
     @property
+    def x_storage(self) -> str:
+        """How activations are stored."""
+        return _STORAGE[{b.name: b.dtype for b in self.spec.buffers}[self.spec.x_buffer]]
+
+    @property
     def columns(self) -> tuple[int, ...]:
         """Lengths of runs, longest first: even ones where the width is known, else a ladder down to one."""
         width = known(self.spec.out_w)
@@ -90,8 +95,8 @@ def _body(plan: _Plan) -> list[str]:
     lines = plan.names.declarations()
     for name in ("in_h", "in_w", "out_h", "out_w", "x_stride_b", "x_stride_h", "x_stride_w"):
         lines += scalar(name, getattr(spec, name), plan.names)
-    x, w = _STORAGE[{b.name: b.dtype for b in spec.buffers}[spec.x_buffer]], _STORAGE[plan.weight.dtype]
-    shape = f"DwShape<{spec.kernel[1]}, {spec.stride[1]}, {spec.dilation[1]}, {x}, {w}>"
+    columns = f"{spec.kernel[1]}, {spec.stride[1]}, {spec.dilation[1]}"
+    shape = f"DwShape<{columns}, {plan.x_storage}, {_STORAGE[plan.weight.dtype]}>"
     return [
         *lines,
         f"typedef {shape} Shape;",
@@ -121,7 +126,7 @@ def _row(plan: _Plan) -> list[str]:
     """One output row of one vector of channels; kernel rows outside the image are left out."""
     spec, lanes = plan.spec, plan.target.lanes
     (kernel_h, kernel_w), dilation = spec.kernel, spec.dilation[0]
-    x = f"({_STORAGE[{b.name: b.dtype for b in spec.buffers}[spec.x_buffer]]}::memory *){plan.names.buffers[spec.x_buffer]}"
+    x = f"({plan.x_storage}::memory *){plan.names.buffers[spec.x_buffer]}"
     w = f"({_STORAGE[plan.weight.dtype]}::memory *){plan.names.buffers['w']}"
     return [
         f"const ull_i64 n0 = vector * {lanes}, top = row * {spec.stride[0]} - {spec.padding[0]};",

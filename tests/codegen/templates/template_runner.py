@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -60,7 +61,7 @@ def run_kernel(
     integers = (ctypes.c_long * (len(kernel.dims) + 2))(*[dims[name] for name in kernel.dims], 0, 1)
     args = _Args(ctypes.addressof(pointers), ctypes.addressof(integers), 0, memory.data_ptr() + start)
     edges = [0, *(c for c in cuts if 0 < c < count), count]
-    for begin, end in reversed(list(zip(edges, edges[1:], strict=False))):
+    for begin, end in reversed(list(pairwise(edges))):
         memory[start : start + workspace_bytes] = 0xFF
         getattr(library, kernel.symbol)(ctypes.byref(args), ctypes.c_long(begin), ctypes.c_long(end))
     outside = torch.cat([memory[:start], memory[start + workspace_bytes :]])

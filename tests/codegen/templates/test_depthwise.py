@@ -88,12 +88,17 @@ def spec_of(c: Case, target: Target) -> tuple[Conv2d, dict[str, int]]:
     b, h, w, oh, ow = (Dim(n) if c.dynamic else Const(sizes[n]) for n in sizes)
     taps = c.w.shape[2] * c.w.shape[3]
     dtype = NAMES[c.x.dtype]
-    value = _apply("max", _apply("add", Ref("acc", "float32"), Load("bias", Var("n"), "float32")), Const(0.0, "float32"))
+    biased = _apply("add", Ref("acc", "float32"), Load("bias", Var("n"), "float32"))
+    value = _apply("max", biased, Const(0.0, "float32"))
     index = _apply("add", _apply("mul", Var("m"), Const(channels), "int64"), Var("n"), "int64")
     row = _apply("mul", w, Const(channels), "int64")
     spec = Conv2d(
-        buffers=tuple(Buffer(n, "float32" if n == "bias" else dtype, "r") for n in ("x", "w", "bias"))
-        + (Buffer("out", dtype, "w"),),
+        buffers=(
+            Buffer("x", dtype, "r"),
+            Buffer("w", dtype, "r"),
+            Buffer("bias", "float32", "r"),
+            Buffer("out", dtype, "w"),
+        ),
         dims=tuple(sizes),
         batch=b,
         in_h=h,
