@@ -13,8 +13,10 @@ from ullage.options import BudgetLike, CompileOptions, InputSpecs, Progress
 
 if TYPE_CHECKING:
     from ullage.calling import Convention
+    from ullage.compiled import Compiled
     from ullage.driver import Prepared
     from ullage.frontiers import Frontier
+    from ullage.graph.captured import CapturedModel
     from ullage.runtime.runner import Runner
 
 
@@ -60,6 +62,15 @@ def _compile(
     if inputs is not None or kwargs is not None:
         return compile_now(model, _as_tuple(inputs), dict(kwargs or {}), options)
     return LazyCompiled(model, options) if callable(model) else compile_now(model, None, None, options)
+
+
+def compile_captured(captured: CapturedModel, **options: Any) -> Compiled:
+    """Compile an already captured graph, with the options of `compile`; takes positional inputs as captured."""
+    from ullage.calling import Convention
+    from ullage.compiled import Compiled
+    from ullage.flow import build
+
+    return Compiled(build(captured, CompileOptions(**options)), Convention.of(captured, None))
 
 
 def _as_tuple(inputs: Any) -> tuple[Any, ...]:

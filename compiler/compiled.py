@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ullage.calling import Convention
 from ullage.errors import InputError
-from ullage.flow import Built, build
+from ullage.flow import Built, build, capture
 from ullage.options import CompileOptions
 from ullage.plan.plan import Plan
 from ullage.plan.view import PlanView
@@ -146,8 +146,8 @@ def compile_now(
     model: object, args: tuple[Any, ...] | None, kwargs: dict[str, Any] | None, options: CompileOptions
 ) -> Compiled:
     """Capture, plan, write to a scratch folder and load."""
-    built, captured = build(model, args, kwargs, options)
-    return Compiled(built, Convention.of(captured, model))
+    captured = capture(model, args, kwargs, options)
+    return Compiled(build(captured, options), Convention.of(captured, model))
 
 
 def compiled_class(cls: type[torch.nn.Module], options: CompileOptions) -> type[torch.nn.Module]:

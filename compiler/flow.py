@@ -63,17 +63,14 @@ def _check_disk(prepared: Prepared, limits: Budget | None) -> None:
         raise BudgetTooSmall({"disk": limits.disk}, {"disk": prepared.weight_bytes})
 
 
-def build(
-    model: Any, args: tuple[Any, ...] | None, kwargs: dict[str, Any] | None, options: CompileOptions
-) -> tuple[Built, CapturedModel]:
-    """Everything up to an artifact in a scratch folder."""
-    captured = capture(model, args, kwargs, options)
+def build(captured: CapturedModel, options: CompileOptions) -> Built:
+    """Everything from a captured model to an artifact in a scratch folder."""
     prepared = prepare(captured, options)
     planned = plan(prepared, options)
     scratch = Scratch()
     path = scratch.path / "model.ullage"
     prepared.write(planned, path)
-    return Built(path, planned, facts_of(prepared, planned, options), scratch), captured
+    return Built(path, planned, facts_of(prepared, planned, options), scratch)
 
 
 def convert(model: Any, options: CompileOptions, path: Path) -> Plan:
