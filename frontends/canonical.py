@@ -7,6 +7,7 @@ A graph has values and no strides: layout-only operators disappear, and `meta["v
                    max_pool2d_with_indices -> layer_norm, group_norm, batch_norm, rms_norm, max_pool2d where only
                    the first result is used
     creation       scalar_tensor, full_like -> full; arange* -> arange.start_step; a dtype always, never a device
+    reductions     over all dimensions: the form that lists them (mean.dim, sum.dim_IntList, amax, amin, any.dims)
     sizes          -1 in reshape and expand is filled in where the shape is static
 """
 
@@ -22,6 +23,8 @@ from torch.fx import Graph, GraphModule, Node
 aten = torch.ops.aten
 prims = torch.ops.prims
 
+Rewrite = Callable[[Graph, Node], None]
+
 _DROPPED = frozenset({
     aten.detach.default, aten.alias.default, aten.clone.default, aten.contiguous.default, aten.lift_fresh.default,
     aten.lift_fresh_copy.default, aten.detach_.default, aten.detach_copy.default, aten.alias_copy.default,
@@ -32,7 +35,7 @@ _ASSERTIONS = frozenset({
     aten._assert_async.default, aten.sym_constrain_range.default, aten.sym_constrain_range_for_size.default,
 })  # fmt: skip
 
-_RENAMED = {
+_RENAMED: dict[Any, Any] = {
     aten.view.default: aten.reshape.default,
     aten._unsafe_view.default: aten.reshape.default,
     aten._unsafe_index.Tensor: aten.index.Tensor,
@@ -40,7 +43,6 @@ _RENAMED = {
     aten.sub.Scalar: aten.sub.Tensor,
     aten.mul.Scalar: aten.mul.Tensor,
     aten.div.Scalar: aten.div.Tensor,
-    aten.remainder.Scalar: aten.remainder.Scalar,
 }
 
 _LAYOUT_KEYS = ("device", "layout", "pin_memory", "memory_format", "non_blocking")
@@ -68,7 +70,7 @@ def _rewrite(graph: Graph, node: Node) -> None:
         node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
         graph.erase_node(node)
         return
-    node.target = _RENAMED.get(node.target, node.target)  # type: ignore[arg-type]
+    node.target = _RENAMED.get(node.target, node.target)
     if node.target in _FORMS:
         _FORMS[node.target](graph, node)
     node.kwargs = {key: value for key, value in node.kwargs.items() if key not in _LAYOUT_KEYS}
@@ -95,7 +97,7 @@ def _fill_sizes(graph: Graph, node: Node) -> None:
         node.args = (node.args[0], shape)
 
 
-def _single_result(op: Callable[..., Any], arguments: Callable[[Node], tuple[Any, ...]]) -> Callable[[Graph, Node], None]:
+def _single_result(op: Callable[..., Any], arguments: Callable[[Node], tuple[Any, ...]]) -> Rewrite:
     def rewrite(graph: Graph, node: Node) -> None:
         uses = list(node.users)
         if any(use.target is not operator.getitem or use.args[1] != 0 for use in uses):
@@ -155,7 +157,20 @@ def _cast(graph: Graph, node: Node) -> None:
     node.kwargs = {"dtype": node.meta["val"].dtype}
 
 
-_FORMS: dict[Any, Callable[[Graph, Node], None]] = {
+def _reduce_all(op: Callable[..., Any]) -> Rewrite:
+    """The form with a list of dimensions, where the node names none."""
+
+    def rewrite(graph: Graph, node: Node) -> None:
+        source, *rest = node.args
+        if rest and rest[0]:
+            return
+        assert isinstance(source, Node)
+        node.target, node.args = op, (source, list(range(source.meta["val"].dim())), *rest[1:])
+
+    return rewrite
+
+
+_FORMS: dict[Any, Rewrite] = {
     aten.reshape.default: _fill_sizes,
     aten.expand.default: _fill_sizes,
     aten.native_layer_norm.default: _single_result(aten.layer_norm.default, _layer_norm_arguments),
@@ -163,6 +178,15 @@ _FORMS: dict[Any, Callable[[Graph, Node], None]] = {
     aten._native_batch_norm_legit_no_training.default: _single_result(aten.batch_norm.default, _batch_norm_arguments),
     aten._fused_rms_norm.default: _single_result(aten.rms_norm.default, _rms_norm_arguments),
     aten.max_pool2d_with_indices.default: _single_result(aten.max_pool2d.default, lambda node: node.args),
+    aten.sum.dim_IntList: _reduce_all(aten.sum.dim_IntList),
+    aten.mean.dim: _reduce_all(aten.mean.dim),
+    aten.mean.default: _reduce_all(aten.mean.dim),
+    aten.amax.default: _reduce_all(aten.amax.default),
+    aten.amin.default: _reduce_all(aten.amin.default),
+    aten.max.default: _reduce_all(aten.amax.default),
+    aten.min.default: _reduce_all(aten.amin.default),
+    aten.any.default: _reduce_all(aten.any.dims),
+    aten.any.dims: _reduce_all(aten.any.dims),
     aten.scalar_tensor.default: _to_full,
     aten.full_like.default: _to_full,
     aten.full.default: _full,

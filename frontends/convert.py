@@ -34,9 +34,11 @@ def from_exported(
 ) -> CapturedModel:
     """Build the CapturedModel; `names` are the public names of all input leaves, `sources` override state by name.
 
-    `minimums` are the least sizes that dynamic dimensions were declared with. Raises CaptureError for mutation, data-dependent shapes, unbounded dimensions and parameters without values.
+    `minimums` are the least sizes that dynamic dimensions were declared with. Raises CaptureError for mutation,
+    data-dependent shapes, unbounded dimensions and parameters without values.
     """
     _refuse_mutation(exported)
+    _refuse_subgraphs(exported)
     in_spec, out_spec = exported.call_spec.in_spec, exported.call_spec.out_spec
     assert in_spec is not None and out_spec is not None
     module = GraphModule(torch.nn.Module(), exported.graph)
@@ -94,6 +96,15 @@ def _refuse_mutation(exported: ExportedProgram) -> None:
         )
 
 
+def _refuse_subgraphs(exported: ExportedProgram) -> None:
+    found = {str(n.target) for n in exported.graph.nodes if isinstance(n.target, torch._ops.HigherOrderOperator)}
+    if found:
+        raise CaptureError(
+            f"the model has control flow with graphs inside ({', '.join(sorted(found))}), which cannot be planned; "
+            "compute both branches and choose with torch.where, or unroll the loop."
+        )
+
+
 def _output_leaves(exported: ExportedProgram) -> tuple[ConstantOutput, ...]:
     leaves: list[ConstantOutput] = []
     tensors = 0
@@ -120,9 +131,7 @@ def _flatten_outputs(module: GraphModule, exported: ExportedProgram) -> None:
     output.args = (kept,)
 
 
-def _outputs(
-    module: GraphModule, names: Sequence[str], leaves: Sequence[ConstantOutput]
-) -> tuple[TensorSpec, ...]:
+def _outputs(module: GraphModule, names: Sequence[str], leaves: Sequence[ConstantOutput]) -> tuple[TensorSpec, ...]:
     (results,) = module.graph.output_node().args
     assert isinstance(results, tuple)
     tensor_names = [name for name, leaf in zip(names, leaves, strict=True) if leaf.tensor_index is not None]

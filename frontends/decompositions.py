@@ -17,7 +17,10 @@ Decomposed by this project (`OWN`):
                            slices and selects: no operator with a list as result remains
     roll                   slices and cat
     instance_norm          group_norm with one channel per group
-    adaptive_avg_pool2d    mean if one value is left, else _adaptive_avg_pool2d (PyTorch's own goes through as_strided)
+    slice_scatter, select_scatter, copy
+                           cat of slices, cast and expand (what is left of assignments to parts of a tensor)
+    linalg_vector_norm     sums and powers
+    adaptive_avg_pool2d    mean or avg_pool2d where the windows are equal (PyTorch's own goes through as_strided)
     lstm, gru              single steps (`recurrent.py`)
 Decomposed by PyTorch, worth knowing:
     matmul, einsum         mm and bmm with expand and reshape around them
@@ -41,7 +44,7 @@ from torch.export import default_decompositions
 
 from ullage.frontends.recurrent import gru_input, lstm_input
 
-aten = torch.ops.aten
+aten: Any = torch.ops.aten
 Decomposition = Callable[..., Any]
 
 KEPT = (
@@ -62,7 +65,7 @@ KEPT = (
 )
 
 
-def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
     if bias.dim() == 1 and beta == 1 and alpha == 1 and bias.shape[0] == b.shape[1]:
         return aten.linear.default(a, b.permute(1, 0), bias)
     product = aten.mm.default(a, b)
@@ -88,20 +91,66 @@ def _unbind(x: Tensor, dim: int = 0) -> list[Tensor]:
     return [aten.select.int(x, dim, i) for i in range(x.shape[dim])]
 
 
-def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor:
+def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Any:
     if not dims:
         return _roll(x.reshape(-1), shifts, (0,)).reshape(x.shape)
     for shift, dim in zip(shifts, dims, strict=True):
         length = x.shape[dim]
         start = (length - shift) % length if length else 0
-        x = torch.cat((x.narrow(dim, start, length - start), x.narrow(dim, 0, start)), dim)
+        x = _joined((x.narrow(dim, start, length - start), x.narrow(dim, 0, start)), dim)
     return x
 
 
-def _adaptive_avg_pool2d(x: Tensor, size: Sequence[int]) -> Tensor:
+def _joined(pieces: Sequence[Tensor], dim: int) -> Any:
+    kept = [piece for piece in pieces if piece.shape[dim] != 0]
+    return torch.cat(kept, dim) if len(kept) > 1 else [*kept, pieces[0]][0]
+
+
+def _adaptive_avg_pool2d(x: Tensor, size: Sequence[int]) -> Any:
     if tuple(size) == (1, 1):
         return aten.mean.dim(x, [-2, -1], True)
+    window = [int(n) // int(s) for n, s in zip(x.shape[-2:], size, strict=True)]
+    if all(n == w * s for n, w, s in zip(x.shape[-2:], window, size, strict=True)):
+        return aten.avg_pool2d.default(x, window, window)
     return aten._adaptive_avg_pool2d.default(x, size)
+
+
+def _slice_scatter(
+    x: Tensor, source: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Any:
+    length = x.shape[dim]
+    if step != 1 or not isinstance(length, int):
+        return NotImplemented
+    first, last, _ = slice(start, end).indices(length)
+    return _joined((x.narrow(dim, 0, first), source, x.narrow(dim, last, length - last)), dim) if last > first else x
+
+
+def _select_scatter(x: Tensor, source: Tensor, dim: int, index: int) -> Any:
+    length = x.shape[dim]
+    if not isinstance(length, int):
+        return NotImplemented
+    at = index % length
+    return _joined((x.narrow(dim, 0, at), source.unsqueeze(dim), x.narrow(dim, at + 1, length - at - 1)), dim)
+
+
+def _copy(x: Tensor, source: Tensor, non_blocking: bool = False) -> Any:
+    return source.to(x.dtype).expand(x.shape)
+
+
+def _vector_norm(
+    x: Tensor, ord: float = 2, dim: Sequence[int] | None = None, keepdim: bool = False, *, dtype: Any = None
+) -> Any:
+    x = x if dtype is None else x.to(dtype)
+    dims = list(dim) if dim else list(range(x.dim()))
+    if ord == 2:
+        return (x * x).sum(dims, keepdim).sqrt()
+    if ord == float("inf"):
+        return x.abs().amax(dims, keepdim)
+    if ord == float("-inf"):
+        return x.abs().amin(dims, keepdim)
+    if ord == 0:
+        return (x != 0).to(x.dtype).sum(dims, keepdim)
+    return x.abs().sum(dims, keepdim) if ord == 1 else x.abs().pow(ord).sum(dims, keepdim).pow(1 / ord)
 
 
 def _instance_norm(
@@ -114,7 +163,7 @@ def _instance_norm(
     momentum: float,
     eps: float,
     cudnn_enabled: bool,
-) -> Tensor:
+) -> Any:
     if use_input_stats:
         return aten.group_norm.default(x, x.shape[1], weight, bias, eps)
     return aten.batch_norm.default(x, weight, bias, running_mean, running_var, False, momentum, eps, cudnn_enabled)
@@ -132,7 +181,7 @@ def _factors(factors: Sequence[float] | None, count: int) -> Sequence[float | No
 
 
 def _upsample_nearest(op: Callable[..., Tensor]) -> Decomposition:
-    def decomposition(x: Tensor, size: Sequence[int] | None, factors: Sequence[float] | None) -> Tensor:
+    def decomposition(x: Tensor, size: Sequence[int] | None, factors: Sequence[float] | None) -> Any:
         return op(x, _output_size(x, size, factors), *_factors(factors, 2))
 
     return decomposition
@@ -141,7 +190,7 @@ def _upsample_nearest(op: Callable[..., Tensor]) -> Decomposition:
 def _upsample_smooth(op: Callable[..., Tensor]) -> Decomposition:
     def decomposition(
         x: Tensor, size: Sequence[int] | None, align_corners: bool, factors: Sequence[float] | None
-    ) -> Tensor:
+    ) -> Any:
         return op(x, _output_size(x, size, factors), align_corners, *_factors(factors, 2))
 
     return decomposition
@@ -153,6 +202,10 @@ OWN: dict[torch._ops.OpOverload, Decomposition] = {
     aten.split_with_sizes.default: _slices,
     aten.unbind.int: _unbind,
     aten.roll.default: _roll,
+    aten.slice_scatter.default: _slice_scatter,
+    aten.select_scatter.default: _select_scatter,
+    aten.copy.default: _copy,
+    aten.linalg_vector_norm.default: _vector_norm,
     aten.adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
     aten.instance_norm.default: _instance_norm,
     aten.upsample_nearest2d.vec: _upsample_nearest(aten.upsample_nearest2d.default),
@@ -168,7 +221,7 @@ def decomposition_table() -> dict[torch._ops.OperatorBase, Decomposition]:
     """The table for `ExportedProgram.run_decompositions`: PyTorch's default without `KEPT` and with `OWN`."""
     table = default_decompositions()
     for op in KEPT:
-        table.pop(op, None)
+        table.pop(op, None)  # type: ignore[no-untyped-call]
     for op, function in OWN.items():
         table[op] = function
     return table

@@ -100,7 +100,9 @@ def _dim(value: Any) -> Any:
 
 
 def _axes(shape: Any) -> list[tuple[int, Any]]:
-    pairs = shape.items() if isinstance(shape, Mapping) else enumerate(shape) if isinstance(shape, (tuple, list)) else ()
+    if not isinstance(shape, (Mapping, tuple, list)):
+        return []
+    pairs = shape.items() if isinstance(shape, Mapping) else enumerate(shape)
     return [(axis, dim) for axis, dim in pairs if dim is not None and not isinstance(dim, int)]
 
 
@@ -132,10 +134,8 @@ def _children(value: Any, shape: Any) -> list[tuple[Any, Any]]:
 
 
 def _minimums(value: Any, shape: Any) -> dict[tuple[int, int], int]:
-    leaves = list(_tensors(value, shape))
-    return {
-        (i, axis): int(getattr(dim, "min", None) or 0) for i, (_, asked) in enumerate(leaves) for axis, dim in _axes(asked)
-    }
+    leaves = enumerate(_tensors(value, shape))
+    return {(i, axis): int(getattr(dim, "min", None) or 0) for i, (_, asked) in leaves for axis, dim in _axes(asked)}
 
 
 def _tensors(value: Any, shape: Any) -> Iterator[tuple[torch.Tensor, Any]]:

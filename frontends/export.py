@@ -36,18 +36,33 @@ def capture(
     every dynamic dimension needs an upper bound. Raises CaptureError with the reason and a hint.
     """
     module = as_module(model)
-    example = prepare(module.forward, tuple(args), dict(kwargs or {}), dynamic_shapes)
+    distinct = _distinct(module, (tuple(args), dict(kwargs or {})))
+    example = prepare(module.forward, *distinct, dynamic_shapes)
     with _evaluating(module):
         exported = _export(module, example)
         names = input_names(module.forward, pytree.tree_structure((example.args, example.kwargs)))
         return from_exported(decompose(exported), names, sources or {}, example.minimums)
 
 
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _distinct(module: nn.Module, call: Call) -> Call:
+    """The call with copies of tensors that come twice or belong to the module: tracing tells inputs by identity."""
+    leaves, spec = pytree.tree_flatten(call)
+    seen = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    fresh = []
+    for leaf in leaves:
+        fresh.append(leaf.clone() if isinstance(leaf, torch.Tensor) and id(leaf) in seen else leaf)
+        seen.add(id(leaf))
+    return pytree.tree_unflatten(fresh, spec)  # type: ignore[no-any-return]
+
+
 def decompose(exported: ExportedProgram) -> ExportedProgram:
     """Run our decompositions; raises CaptureError if an operator resists."""
     try:
         with quiet():
-            return exported.run_decompositions(decomposition_table())  # type: ignore[arg-type]
+            return exported.run_decompositions(decomposition_table())
     except Exception as error:
         raise CaptureError(f"the captured graph could not be decomposed: {reason(error)}") from error
 

@@ -31,8 +31,8 @@ def capture_folder(
 ) -> CapturedModel:
     """Capture the folder's model for given inputs, for `{name: (dtype, shape)}`, or for the usual inputs of its kind.
 
-    Outputs are the model's normal ones: no caches, no hidden states, no attention maps. (minimum, maximum) ranges that are equal
-    on the same axis of several inputs are one dimension. Raises CaptureError.
+    Outputs are the model's normal ones: no caches, no hidden states, no attention maps. Ranges (minimum,
+    maximum) that are equal on the same axis of several inputs are one dimension. Raises CaptureError.
     """
     tensors = open_folder(folder)
     model = _build(folder, _stored_dtype(tensors))

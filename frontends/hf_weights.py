@@ -41,7 +41,7 @@ def _as_dtype(name: str, source: FileSlice, dtype: torch.dtype) -> Source:
     return Converted(ConstantRef(name, source.dtype, source.shape, source), dtype)
 
 
-def _renamings(model: nn.Module) -> list[Any]:
+def _renamings(model: Any) -> list[Any]:
     """Renaming rules of the installed transformers: rule objects (5.x) or pairs of patterns (4.x)."""
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
@@ -72,7 +72,7 @@ def _refuse_missing(
     if not missing:
         return
     unused = [name for name in found if name not in wanted]
-    spare = f" The files hold {len(unused)} tensors that the model does not know, such as {unused[0]}." if unused else ""
+    spare = f" The files hold {len(unused)} tensors unknown to the model, such as {unused[0]}." if unused else ""
     raise CaptureError(
         f"the weight files lack {len(missing)} of the model's parameters: {', '.join(missing)}.{spare} "
         "The class in config.json's `architectures` must be the one that the weights were saved from."

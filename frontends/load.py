@@ -40,16 +40,14 @@ def load_model(
     if path.suffix == ".pt2":
         return _file(path, input_specs, dynamic_shapes)
     if path.suffix == ".onnx":
-        raise CaptureError(f"{path}: ONNX files cannot be read yet; export the original with torch.export.save to .pt2.")
+        raise CaptureError(f"{path}: ONNX files cannot be read yet; save the original with torch.export.save.")
     if is_factory(str(source)):
         return _factory(str(source), args, kwargs, input_specs, dynamic_shapes)
     what = "is no model file that is known" if path.exists() else "does not exist"
     raise InputError(f"{path} {what}; use a Hugging Face folder, a .pt2 file or package.module:factory.")
 
 
-def _arguments(
-    args: tuple[Any, ...] | None, kwargs: Mapping[str, Any] | None, specs: InputSpecs | None
-) -> Arguments:
+def _arguments(args: tuple[Any, ...] | None, kwargs: Mapping[str, Any] | None, specs: InputSpecs | None) -> Arguments:
     if args is not None or kwargs is not None:
         return args or (), dict(kwargs or {})
     if specs is None:

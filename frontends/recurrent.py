@@ -36,8 +36,8 @@ def _direction(
     x: Tensor, state: tuple[Tensor, ...], weights: Sequence[Tensor], has_biases: bool, step: Step, reverse: bool
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     w_ih, w_hh, *rest = weights
-    b_ih, b_hh, *rest = rest if has_biases else (None, None, *rest)
-    projection = rest[0] if rest else None
+    b_ih, b_hh = (rest[0], rest[1]) if has_biases else (None, None)
+    projection = rest[-1] if len(rest) % 2 else None
     gates = torch.ops.aten.linear.default(x, w_ih, b_ih)
     times = range(int(x.shape[0]))
     outputs = []

@@ -51,7 +51,8 @@ def _fake_own(
     mode: FakeTensorMode,
     made: dict[int, torch.Tensor],
 ) -> None:
-    for table in (module._parameters, module._buffers):
+    tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+    for table in tables:
         for key, old in list(table.items()):
             if old is None or id(old) in {id(fake) for fake in made.values()}:
                 continue

@@ -56,7 +56,8 @@ class CapturedModel:
     Every node carries `meta["val"]` (a fake tensor, int or tuple). `inputs[i].name` is the public name and
     `input_nodes[i]` the placeholder. `output_leaves` describes the flattened output pytree; the graph's output is a
     flat tuple of exactly the tensor leaves. `in_spec` is the pytree of (args, kwargs), whose tensor leaves are the
-    inputs in order and whose other leaves (`input_leaves[i]` is None for tensors, `FROZEN_NONE` for None) were frozen at capture.
+    inputs in order and whose other leaves (`input_leaves[i]` is None for tensors, `FROZEN_NONE` for None) were frozen
+    at capture.
     """
 
     module: GraphModule

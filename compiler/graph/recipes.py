@@ -44,7 +44,8 @@ class Sliced:
 
     def read(self, box: Box) -> torch.Tensor:
         """The box, shifted by the window's start."""
-        return self.base.read(tuple(slice(w.start + b.start, w.start + b.stop) for w, b in zip(self.window, box, strict=True)))
+        pairs = zip(self.window, box, strict=True)
+        return self.base.read(tuple(slice(w.start + b.start, w.start + b.stop) for w, b in pairs))
 
     @property
     def key(self) -> str:

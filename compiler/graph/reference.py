@@ -38,6 +38,7 @@ def run_captured(
     captured: CapturedModel, inputs: Sequence[torch.Tensor], dtype: torch.dtype | None = None
 ) -> tuple[torch.Tensor, ...]:
     """The graph's flat tensor outputs for `inputs` in order; with `dtype` all floating arithmetic is done in it."""
+
     def prepared(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 

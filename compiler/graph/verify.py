@@ -97,8 +97,9 @@ def _constants(model: CapturedModel) -> Iterator[str]:
 def _inputs(model: CapturedModel) -> Iterator[str]:
     nodes = {node.name: node for node in model.module.graph.find_nodes(op="placeholder")}
     for spec, name in zip(model.inputs, model.input_nodes, strict=True):
-        if name in nodes and not _matches(spec, nodes[name].meta.get("val")):
-            yield f"input {spec.name} is declared {_text(spec)}, its placeholder {show_value(nodes[name].meta.get('val'))}"
+        found = nodes[name].meta.get("val") if name in nodes else None
+        if name in nodes and not _matches(spec, found):
+            yield f"input {spec.name} is declared {_text(spec)}, its placeholder {show_value(found)}"
     if len({spec.name for spec in model.inputs}) != len(model.inputs):
         yield "two inputs have one name"
     if sum(leaf is None for leaf in model.input_leaves) != len(model.inputs):
@@ -113,8 +114,8 @@ def _outputs(model: CapturedModel) -> Iterator[str]:
     if len(results) != len(model.outputs):
         yield f"{len(model.outputs)} outputs are declared, {len(results)} returned"
     for spec, node in zip(model.outputs, results, strict=False):
-        if not _matches(spec, node.meta.get("val")):  # type: ignore[union-attr]
-            yield f"output {spec.name} is declared {_text(spec)}, returned is {show_value(node.meta.get('val'))}"  # type: ignore[union-attr]
+        if not _matches(spec, node.meta.get("val")):
+            yield f"output {spec.name} is declared {_text(spec)}, returned is {show_value(node.meta.get('val'))}"
     indices = [leaf.tensor_index for leaf in model.output_leaves if leaf.tensor_index is not None]
     if sorted(set(indices)) != list(range(len(results))):
         yield f"output_leaves use the tensors {indices}, returned are {len(results)}"

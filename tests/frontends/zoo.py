@@ -189,8 +189,8 @@ def recurrent() -> Sample:
 
 
 def mlp() -> Sample:
-    layers = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Dropout(), nn.LayerNorm(32), nn.Linear(32, 4), nn.Softmax(-1))
-    return layers, (torch.linspace(-1, 1, 48).reshape(3, 16),), {}
+    layers = (nn.Linear(16, 32), nn.GELU(), nn.Dropout(), nn.LayerNorm(32), nn.Linear(32, 4), nn.Softmax(-1))
+    return nn.Sequential(*layers), (torch.linspace(-1, 1, 48).reshape(3, 16),), {}
 
 
 class Assorted(nn.Module):
@@ -200,7 +200,8 @@ class Assorted(nn.Module):
         super().__init__()
         self.conv = nn.Conv1d(4, 8, 3, padding="same")
         self.group, self.instance, self.rms = nn.GroupNorm(2, 8), nn.InstanceNorm1d(8, affine=True), nn.RMSNorm(16)
-        self.act = nn.Sequential(nn.SiLU(), nn.Hardswish(), nn.ELU(), nn.LeakyReLU(), nn.Softplus(), nn.Mish(), nn.ReLU6())
+        smooth = (nn.SiLU(), nn.Hardswish(), nn.ELU(), nn.Softplus(), nn.Mish())
+        self.act = nn.Sequential(*smooth, nn.LeakyReLU(), nn.ReLU6())
 
     def forward(self, x: torch.Tensor, flag: torch.Tensor) -> dict[str, torch.Tensor]:
         y = self.act(self.rms(self.instance(self.group(self.conv(x)))))
