@@ -114,9 +114,7 @@ class Runner:
 
     def _bind(self, values: Sequence[object]) -> tuple[Outputs, OutputSet, list[object]]:
         """Put the addresses of inputs and results in place; what is returned last must live until the run is over."""
-        results = self._results
-        if results is None:
-            raise UllageError("the runner is closed.")
+        results = self._open_results()
         addresses, shapes, alive = self._inputs.bind(values)
         if shapes != self._shapes:
             self._resize(results, shapes)
@@ -131,7 +129,13 @@ class Runner:
         outputs.resize(dims)
         self._shapes = shapes
 
+    def _open_results(self) -> Outputs:
+        if self._results is None:
+            raise UllageError("the runner is closed.")
+        return self._results
+
     def _decode(self) -> Plan:
+        self._open_results()
         return self._artifact.plan(self._plan_index)
 
 

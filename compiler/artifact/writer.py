@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 import zlib
 from array import array
@@ -38,7 +37,7 @@ class ArtifactWriter:
     def __init__(self, path: str | os.PathLike[str], crc32c: Callable[[Buffer], int]) -> None:
         self._path = Path(path)
         self._crc32c = crc32c
-        self._temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(6)}.tmp")
+        self._temporary = self._path.with_name(f".{self._path.name}.{os.urandom(6).hex()}.tmp")
         self._checksums: dict[ConstantInfo, array[int]] = {}
         self._buffer = bytearray()
         self._position = 0
@@ -59,6 +58,8 @@ class ArtifactWriter:
         start = HEADER_BYTES + info.file_offset
         if info.file_offset % CONSTANT_ALIGNMENT_BYTES or start < self._position:
             raise UllageError(f"constant {info.name} at {info.file_offset}: not aligned, or over an earlier constant.")
+        if info.tile_stride < info.tile_bytes + (_CHECKSUM.size if info.gathered else 0):
+            raise UllageError(f"constant {info.name}: tiles of {info.tile_bytes} bytes overlap at {info.tile_stride}.")
         checksums = self._checksums[info] = array("I")
         for count, tile in enumerate(tiles):
             self._pad(start + count * info.tile_stride)
@@ -131,19 +132,24 @@ class ArtifactWriter:
             self._put(bytes(min(missing, _FLUSH_BYTES)))
 
     def _put(self, data: Buffer) -> None:
-        self._buffer += data
         self._position += len(data)
+        if len(data) >= _FLUSH_BYTES:
+            self._guarded(self._flush)
+            self._guarded(lambda: self._write(data))
+            return
+        self._buffer += data
         if len(self._buffer) >= _FLUSH_BYTES:
             self._guarded(self._flush)
 
     def _flush(self) -> None:
-        view = memoryview(self._buffer)
-        done = 0
-        while done < len(view):
-            done += os.write(self._file, view[done:])
-        view.release()
-        self._buffer.clear()
-        self._unsynced_bytes += done
+        self._write(self._buffer)
+        self._buffer = bytearray()
+
+    def _write(self, data: Buffer) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]
+        self._unsynced_bytes += len(data)
         if self._unsynced_bytes >= _SYNC_BYTES:
             self._drop_cached()
 

@@ -15,6 +15,7 @@ struct Job {
     Context *context;
     const GatherCommand *gather;
     const Constant *table;
+    i64 slices;      /* one task each: an equal share of the rows, so that neighbours are read at once */
     i64 slice_bytes; /* of the staging memory, per thread */
 };
 
@@ -83,8 +84,9 @@ bool copy_row(const Job *job, const char *staging, const Run *run, i64 i) {
     return true;
 }
 
-void copy_from_disk(void *what, i64 begin, i64 end, u32 thread) {
+void copy_from_disk(void *what, i64 first_slice, i64 last_slice, u32 thread) {
     const Job *job = static_cast<const Job *>(what);
+    i64 begin = job->gather->count * first_slice / job->slices, end = job->gather->count * last_slice / job->slices;
     char *staging = job->gather->staging + thread * job->slice_bytes;
     for (Run run; begin < end; begin = run.last) {
         if (failed(job->context) || !find_run(job, begin, end, &run)) return;
@@ -102,15 +104,15 @@ i64 row_span(const Constant *t) { return ((t->tile_bytes + CRC_BYTES + PAGE_BYTE
 }  // namespace
 
 bool run_gather(Context *c, const GatherCommand *g) {
-    Job job = {c, g, &c->constants[g->constant], 0};
+    Job job = {c, g, &c->constants[g->constant], 0, 0};
     if (g->table) {
         bool serial = g->count * job.table->tile_bytes < SERIAL_BYTES;
         parallel(c, copy_resident, &job, g->count, serial ? 1 : c->threads);
         return !failed(c);
     }
-    i64 slices = g->staging_bytes / row_span(job.table);
-    if (slices > i64(c->threads)) slices = i64(c->threads);
-    job.slice_bytes = (g->staging_bytes / slices) & -PAGE_BYTES;
-    parallel(c, copy_from_disk, &job, g->count, u32(slices));
+    job.slices = g->staging_bytes / row_span(job.table);
+    if (job.slices > i64(c->threads)) job.slices = i64(c->threads);
+    job.slice_bytes = (g->staging_bytes / job.slices) & -PAGE_BYTES;
+    parallel(c, copy_from_disk, &job, job.slices, u32(job.slices));
     return !failed(c);
 }
