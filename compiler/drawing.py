@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from math import log10
 from typing import Any
 
@@ -41,26 +42,24 @@ def regions(plan: Plan) -> list[Region]:
 
 
 def _stays(plan: Plan, names: Sequence[str]) -> Iterator[Region]:
-    """One region per read of a streamed block, from its `Read` to its last use before the next one."""
-    opened: dict[int, int] = {}
-    last: dict[int, int] = {}
-    for position, command in enumerate(plan.commands):
-        if isinstance(command, Read):
-            if command.block in opened:
-                yield _stay(plan, names, command.block, opened, last)
-            opened[command.block], last[command.block] = position, position
-        for block in _used_blocks(command):
-            last[block] = position
-            if not plan.blocks[block].resident:
-                opened.setdefault(block, 0)
-    for block in opened:
-        yield _stay(plan, names, block, opened, last)
+    """One region per read of a streamed block: from its `Read` to its last use before the next one.
 
-
-def _stay(plan: Plan, names: Sequence[str], block: int, opened: dict[int, int], last: dict[int, int]) -> Region:
-    info = plan.blocks[block]
-    label = f"{names[info.constant]} tiles {info.first_tile}–{info.first_tile + info.tiles - 1}"
-    return Region(label, "streamed", info.offset, info.bytes, opened[block], last[block])
+    A block that is read for the next call stays to the end, and from the beginning to its first use there.
+    """
+    end = max(0, len(plan.commands) - 1)
+    for block, info in enumerate(plan.blocks):
+        if info.resident:
+            continue
+        reads = [i for i, c in enumerate(plan.commands) if isinstance(c, Read) and c.block == block]
+        uses = [i for i, c in enumerate(plan.commands) if block in _used_blocks(c)]
+        label = f"{names[info.constant]} tiles {info.first_tile}–{info.first_tile + info.tiles - 1}"
+        bounds = [-1, *reads, end + 1]
+        for opened, closed in pairwise(bounds):
+            used = [i for i in uses if opened < i < closed]
+            if opened < 0 and not used:
+                continue
+            last = used[-1] if used else end
+            yield Region(label, "streamed", info.offset, info.bytes, max(0, opened), last)
 
 
 def _used_blocks(command: Command) -> list[int]:
@@ -164,13 +163,16 @@ def frontier_chart(points: Sequence[Mapping[str, Any]]) -> str:
     first, last = points[0]["budget_bytes"], max(points[-1]["budget_bytes"], points[0]["budget_bytes"] + 1)
     shapes = []
     for key, colour in series.items():
+        places = []
         for point in points:
             if not point[key]:
                 continue
             x = _LEFT + 10 + (_WIDTH - _LEFT - 30) * (point["budget_bytes"] - first) / (last - first)
             y = (_HEIGHT - _BOTTOM - 10) * (1 - (log10(point[key]) - low) / (high - low)) + 5
             title = escape(f"{format_bytes(point['budget_bytes'])}: {seconds_text(point[key])} ({key.split('_')[0]})")
+            places.append(f"{x:.1f},{y:.1f}")
             shapes.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"><title>{title}</title></circle>')
+        shapes.append(f'<polyline points="{" ".join(places)}" fill="none" stroke="{colour}" stroke-opacity=".5"/>')
     ends = (
         f'<text x="{_LEFT}" y="{_HEIGHT - 6}">{format_bytes(first)}</text>'
         f'<text x="{_WIDTH}" y="{_HEIGHT - 6}" text-anchor="end">{format_bytes(last)}</text>'
