@@ -113,10 +113,15 @@ class _Build:
         for group in groups:
             self._emit_group(group)
         self._finish_outputs()
-        schedule = Schedule(tuple(self.steps), tuple(self.storages), self.pool.constants(), tuple(self._dimensions()))
+        schedule = Schedule(tuple(self.steps), self._ordered_storages(), self.pool.constants(), tuple(self._dimensions()))
         return Scheduled(schedule, self.kernels, self.pool.packers(), self._infos_in(), self._infos_out(), groups)
 
     # Inputs, outputs, dimensions.
+
+    def _ordered_storages(self) -> tuple[Storage, ...]:
+        """Outputs come last, in the model's own order."""
+        order = {spec.name: i for i, spec in enumerate(self.captured.outputs, 1)}
+        return tuple(sorted(self.storages, key=lambda s: order[s.name] if s.kind == "output" else 0))
 
     def _is_constant(self, node: Node) -> bool:
         return node.op == "placeholder" and node.target in self.captured.constants
