@@ -9,7 +9,7 @@ from ullage.codegen.cpp.templates.gemm import emit_gemm, vector_variants
 from ullage.codegen.cpp.templates.tile import ELEMENT, ROW_POINTERS, TileSet, full_rows, row_variants
 from ullage.codegen.cpp.templates.tile_counts import RowBlocks, ceil_div, combine, fold, known, row_blocks, to_size
 from ullage.codegen.cpp.templates.tile_epilogue import Epilogue, used
-from ullage.codegen.cpp.templates.tile_kernel import STORAGE_STRUCT, Names, finish, indent, scalar
+from ullage.codegen.cpp.templates.tile_kernel import STORAGE_STRUCT, Names, finish, indent, scalar, with_numbered_dims
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Const, Expr, Var
 from ullage.codegen.loops.poly import to_poly
@@ -100,7 +100,7 @@ def emit_conv(spec: Conv2d, target: Target) -> Kernel:
     """
     if _is_matrix_product(spec):
         return emit_gemm(_as_gemm(spec), target)
-    plan = _plan(spec, target)
+    plan = _plan(with_numbered_dims(spec), target)
     return finish(
         functions=plan.epilogue.fused_functions() if plan.fused else plan.tiles.functions(),
         body=_body(plan),

@@ -17,7 +17,7 @@ from ullage.codegen.cpp.templates.tile_counts import (
     to_size,
 )
 from ullage.codegen.cpp.templates.tile_epilogue import Epilogue, used
-from ullage.codegen.cpp.templates.tile_kernel import STORAGE_STRUCT, Names, finish, indent, scalar
+from ullage.codegen.cpp.templates.tile_kernel import STORAGE_STRUCT, Names, finish, indent, scalar, with_numbered_dims
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Const, Expr
 from ullage.codegen.templates import Gemm
@@ -93,10 +93,10 @@ def emit_gemm(spec: Gemm, target: Target) -> Kernel:
     Each output is a sum of chunks of k (`chunk_steps(k)` long, in order) of sequential fused multiply-adds, whatever
     the rows, tiles and threads. Raises InputError if the operands' dtypes or the panel width do not suit.
     """
-    plan = _plan(spec, target)
+    plan = _plan(with_numbered_dims(spec), target)
     tasks = plan.blocks.count
     if spec.weight is None:
-        tasks = combine("mul", combine("mul", fold(spec.batch), ceil_div(plan.n, plan.tiles.width)), tasks)
+        tasks = combine("mul", combine("mul", fold(plan.spec.batch), ceil_div(plan.n, plan.tiles.width)), tasks)
     floats = combine("add", combine("add", plan.c_floats, plan.a_floats), plan.b_floats)
     return finish(
         functions=plan.epilogue.fused_functions() if plan.fused else plan.tiles.functions(),

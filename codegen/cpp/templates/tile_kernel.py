@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from hashlib import blake2b
+from typing import Any, TypeVar
 
 from ullage.codegen.cpp.exprs import Scope
 from ullage.codegen.kernel import Kernel
-from ullage.codegen.loops.ir import Buffer, Expr
+from ullage.codegen.loops.ir import Buffer, Dim, Expr
+from ullage.codegen.templates import Conv2d, Gemm
 from ullage.plan.sizes import Size
+
+Spec = TypeVar("Spec", Gemm, Conv2d)
 
 HEADERS = ("simd.h", "math.h", "tile.h")
 STORAGE_STRUCT = {"float32": "float", "float16": "ull_f16", "bfloat16": "ull_bf16"}
@@ -28,16 +32,35 @@ class Names:
 
     @staticmethod
     def of(buffers: Sequence[Buffer], dims: Sequence[str]) -> Names:
-        """Names in argument order."""
+        """Names in argument order, of dimensions that have been numbered."""
+        dim_names = [f"dim{i}" for i in range(len(dims))]
         return Names(
-            {buffer.name: f"buffer{i}" for i, buffer in enumerate(buffers)},
-            {name: f"dim{i}" for i, name in enumerate(dims)},
+            {b.name: f"buffer{i}" for i, b in enumerate(buffers)}, dict(zip(dim_names, dim_names, strict=True))
         )
 
     def declarations(self) -> list[str]:
         """Lines that read pointers and dimensions from the arguments."""
         pointers = [f"void *const {name} = args->p[{i}];" for i, name in enumerate(self.buffers.values())]
         return pointers + [f"const ull_i64 {name} = args->n[{i}];" for i, name in enumerate(self.dims.values())]
+
+
+def with_numbered_dims(spec: Spec) -> Spec:
+    """The specification with dimensions called dim0, dim1, ..., so that none is named like a coordinate."""
+    renamed: Spec = _renamed(spec, {name: f"dim{i}" for i, name in enumerate(spec.dims)}, {})
+    return replace(renamed, dims=tuple(f"dim{i}" for i in range(len(spec.dims))))
+
+
+def _renamed(value: Any, dims: Mapping[str, str], done: dict[int, Any]) -> Any:
+    if isinstance(value, Dim):
+        return Dim(dims[value.name])
+    if isinstance(value, tuple):
+        return tuple(_renamed(item, dims, done) for item in value)
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    if id(value) not in done:
+        parts = {field.name: _renamed(getattr(value, field.name), dims, done) for field in fields(value)}
+        done[id(value)] = replace(value, **parts)
+    return done[id(value)]
 
 
 def scalar(name: str, expr: Expr, names: Names, coords: Mapping[str, str] | None = None) -> list[str]:
@@ -64,17 +87,22 @@ def finish(
     tiled: bool,
     thread_bytes: Size,
 ) -> Kernel:
-    """The kernel of a function body, named by the hash of its text."""
+    """The kernel of a function body, named by the hash of its text; sizes are in numbered dimensions."""
     signature = f'extern "C" void {SYMBOL}(const UllageArgs *args, ull_i64 begin, ull_i64 end) {{'
     text = "\n".join([functions, signature, *indent(body), "}", ""])
     symbol = f"k_{blake2b(text.encode(), digest_size=12).hexdigest()}"
+    original = {f"dim{i}": name for i, name in enumerate(dims)}
     return Kernel(
         symbol=symbol,
         source=text.replace(SYMBOL, symbol),
         headers=HEADERS,
         buffers=tuple(buffer.name for buffer in buffers),
         dims=tuple(dims),
-        tasks=tasks,
+        tasks=_in_terms_of(original, tasks),
         tiled=tiled,
-        thread_bytes=thread_bytes,
+        thread_bytes=_in_terms_of(original, thread_bytes),
     )
+
+
+def _in_terms_of(names: Mapping[str, str], size: Size) -> Size:
+    return Size(tuple(names.get(token, token) if isinstance(token, str) else token for token in size.tokens))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+
 from ullage.codegen.cpp.templates.pack import PanelPacker
 from ullage.codegen.templates import PackedPanels
 from ullage.errors import InputError

@@ -1,0 +1,172 @@
+"""Specifications of GEMMs and convolutions for tests, their packed weights, and runs over tiles and tasks."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+import ullage.codegen.cpp as cpp
+from ullage.codegen.cpp.templates.pack import PanelPacker
+from ullage.codegen.kernel import Kernel
+from ullage.codegen.loops.ir import Apply, Buffer, Cast, Const, Expr, Load, Ref, Store, Var
+from ullage.codegen.templates import PackedPanels
+from ullage.target import Target
+
+_ABI = """typedef long ull_i64;
+struct UllageArgs { void *const *p; const ull_i64 *n; void *shared; void *thread; };
+"""
+_WORKSPACE_GUARD = 0x5A
+_MARGIN = 64
+B, M, N = Var("b"), Var("m"), Var("n")
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor that is read by boxes."""
+
+    values: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.values.shape)
+
+    def read(self, box: tuple[slice, ...]) -> torch.Tensor:
+        return self.values[box].clone()
+
+
+def add(*terms: Expr) -> Expr:
+    """The sum."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = Apply("add", (total, term), total.dtype)
+    return total
+
+
+def mul(left: Expr, right: Expr | int) -> Expr:
+    """The product; a number is an index."""
+    return Apply("mul", (left, Const(right) if isinstance(right, int) else right), left.dtype)
+
+
+def epilogue(kind: str, row: Expr, out: str = "float32") -> tuple[Store, ...]:
+    """Stores to `y[row + n]` of the sums: as they are, with bias and ReLU, or through tanh and with a residual."""
+    value: Expr = Ref("acc", "float32")
+    if kind != "plain":
+        value = add(value, Load("bias", N, "float32"))
+    if kind == "relu":
+        value = Apply("max", (value, Const(0.0, "float32")), "float32")
+    if kind == "heavy":
+        value = add(Apply("tanh", (value,), "float32"), Load("residual", add(row, N), "float32"))
+    return (Store("y", add(row, N), value if out == "float32" else Cast(value, out)),)
+
+
+def expected(kind: str, sums: torch.Tensor, bias: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+    """What the epilogue makes of exact sums [..., n]."""
+    if kind == "plain":
+        return sums
+    sums = sums + bias.double()
+    return sums.relu() if kind == "relu" else sums.tanh() + residual.double()
+
+
+def buffers(x: str, weight: str, out: str = "float32") -> tuple[Buffer, ...]:
+    """The buffers of all cases."""
+    return (
+        Buffer("x", x, "r"),
+        Buffer("w", weight, "r"),
+        Buffer("bias", "float32", "r"),
+        Buffer("residual", "float32", "r"),
+        Buffer("y", out, "w"),
+    )
+
+
+def pack(weight: torch.Tensor, layout: PackedPanels, outputs: int = 0) -> torch.Tensor:
+    """All tiles, one after another, as bytes."""
+    packer = PanelPacker(Weight(weight), layout, 1 if outputs else 0)
+    return torch.frombuffer(bytearray(b"".join(packer.tile(i) for i in range(layout.tiles))), dtype=torch.uint8)
+
+
+def fenced(values: torch.Tensor) -> torch.Tensor:
+    """A copy between stretches of NaN, so that a sum that reads outside becomes NaN."""
+    memory = torch.full((values.numel() + 2 * _MARGIN,), float("nan"), dtype=values.dtype)
+    inner = memory[_MARGIN : _MARGIN + values.numel()].view(values.shape)
+    return inner.copy_(values)
+
+
+class _Args(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("p", "n", "shared", "thread")]
+
+
+@cache
+def _library(source: str, headers: tuple[str, ...], flags: tuple[str, ...]) -> ctypes.CDLL:
+    include = Path(next(iter(cpp.__path__))) / "include"
+    text = _ABI + "".join(f'#include "{name}"\n' for name in headers) + source
+    name = Path(tempfile.mkdtemp(prefix="ullage-panels-")) / f"{hashlib.sha1(text.encode()).hexdigest()}.cpp"
+    name.write_text(text)
+    command = ["g++", "-O2", "-std=c++17", "-ffp-contract=off", "-fPIC", "-shared", "-w", *flags]
+    subprocess.run([*command, f"-I{include}", str(name), "-o", f"{name}.so"], check=True)
+    return ctypes.CDLL(f"{name}.so")
+
+
+def run(
+    kernel: Kernel,
+    target: Target,
+    tensors: Mapping[str, torch.Tensor],
+    layout: PackedPanels | None = None,
+    dims: Mapping[str, int] | None = None,
+    launches: Sequence[int] = (),
+    cuts: Sequence[int] = (),
+) -> None:
+    """Run a kernel: tiles cut into launches before `launches`, each launch's tasks into calls at `cuts`, last first.
+
+    Fails if the thread's workspace is overrun.
+    """
+    dims = dims or {}
+    tiles = layout.tiles if layout else 1
+    starts = [0, *(t for t in launches if 0 < t < tiles), tiles]
+    for first, last in pairwise(starts):
+        placed = dict(tensors)
+        if layout:
+            placed["w"] = tensors["w"][first * layout.tile_bytes :]
+        integers = [*(dims[name] for name in kernel.dims), *((first, last - first) if kernel.tiled else ())]
+        tasks = kernel.tasks.evaluate(dims) * (last - first if kernel.tiled else 1)
+        edges = [0, *(c for c in cuts if 0 < c < tasks), tasks]
+        for begin, end in reversed(list(pairwise(edges))):
+            _call(kernel, target, placed, integers, kernel.thread_bytes.evaluate(dims), begin, end)
+
+
+def _call(
+    kernel: Kernel,
+    target: Target,
+    tensors: Mapping[str, torch.Tensor],
+    integers: Sequence[int],
+    workspace_bytes: int,
+    begin: int,
+    end: int,
+) -> None:
+    memory = torch.full((workspace_bytes + 192,), _WORKSPACE_GUARD, dtype=torch.uint8)
+    start = (memory.data_ptr() + 127) // 64 * 64 - memory.data_ptr()
+    memory[start : start + workspace_bytes] = 0xFF
+    pointers = (ctypes.c_void_p * len(kernel.buffers))(*[tensors[name].data_ptr() for name in kernel.buffers])
+    numbers = (ctypes.c_long * max(1, len(integers)))(*integers)
+    args = _Args(ctypes.addressof(pointers), ctypes.addressof(numbers), 0, memory.data_ptr() + start)
+    function = getattr(_library(kernel.source, kernel.headers, target.compiler_flags), kernel.symbol)
+    function(ctypes.byref(args), ctypes.c_long(begin), ctypes.c_long(end))
+    outside = torch.cat([memory[:start], memory[start + workspace_bytes :]])
+    assert bool((outside == _WORKSPACE_GUARD).all()), "the kernel wrote outside its workspace"
+
+
+def assert_close(
+    found: torch.Tensor, wanted: torch.Tensor, magnitude: torch.Tensor, k: int, eps: float = 2**-23
+) -> None:
+    """|found − wanted| is within what k roundings of sums of the given magnitude (Σ|a·b|) make likely."""
+    allowed = eps * (2 + k**0.5) * magnitude + 4 * eps * wanted.abs() + 1e-6
+    excess = ((found.double() - wanted).abs() - allowed).max().item()
+    assert excess <= 0, f"off by {excess} more than allowed"
