@@ -1,0 +1,89 @@
+"""The native executor on its own: checksums, the thread pool, and the sanitizers' opinion."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.runtime.handmade import (
+    COUNT_TASKS,
+    NATIVE,
+    PAGE,
+    launch,
+    plan,
+    result,
+    shared_object,
+    tensor,
+    write,
+)
+from ullage.runtime.library import Library
+from ullage.runtime.load import load
+
+
+@pytest.fixture(scope="module")
+def library() -> Iterator[Library]:
+    loaded = Library(shared_object())
+    yield loaded
+    loaded.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "crc"),
+    [
+        (b"", 0),
+        (b"123456789", 0xE3069283),
+        (bytes(32), 0x8A9136AA),
+        (b"\xff" * 32, 0x62A8AB43),
+        (bytes(range(32)), 0x46DD794E),
+    ],
+)
+def test_crc32c_of_published_vectors(library: Library, data: bytes, crc: int) -> None:
+    assert library.crc32c(data) == library.crc32c(bytearray(data)) == library.crc32c(memoryview(data)) == crc
+
+
+def test_crc32c_with_and_without_the_instruction(library: Library) -> None:
+    by_table = library._native.ull_crc32c_table
+    by_table.restype = ctypes.c_uint
+    rng = np.random.default_rng(0)
+    for length in (*range(20), 1000, 4095):
+        data = rng.bytes(length)
+        assert by_table(data, ctypes.c_long(length)) == library.crc32c(data)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("rounds", [0, 300])
+def test_every_task_runs_exactly_once(tmp_path: Path, threads: int, rounds: int) -> None:
+    counts = [1, 2, 3, 5, 64, 1000, 40_000]
+    outputs = [tensor(f"t{n}", n, dtype="int32") for n in counts]
+    repeats = 20 if rounds == 0 else 2
+    commands = [
+        launch(COUNT_TASKS, (result(index),), (rounds,), tasks, thread_stride=64)
+        for _ in range(repeats)
+        for index, tasks in enumerate(counts)
+    ]
+    made = plan(commands, [], outputs, arena_bytes=PAGE, threads=threads)
+    with load(write(tmp_path / "count.ullage", made)) as runner:
+        results = runner()
+        assert all((counted == repeats).all() for counted in results)
+
+
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_the_executor_under_sanitizers(tmp_path: Path, sanitizers: str) -> None:
+    program = tmp_path / "driver"
+    sources = [*map(str, NATIVE.glob("*.cpp")), str(Path(__file__).with_name("native_driver.cpp"))]
+    flags = ["-std=c++17", "-g", "-O1", "-fno-exceptions", "-fno-rtti", f"-fsanitize={sanitizers}", f"-I{NATIVE}"]
+    subprocess.run(["g++", *flags, "-Wall", "-Wextra", "-Werror", *sources, "-o", str(program)], check=True)
+    done = subprocess.run([program, tmp_path / "data.bin"], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_shared_object_needs_only_the_c_library(tmp_path: Path) -> None:
+    code = tmp_path / "code.so"
+    code.write_bytes(shared_object())
+    needed = subprocess.run(["readelf", "-d", str(code)], capture_output=True, text=True, check=True).stdout
+    assert [line.split("[")[1] for line in needed.splitlines() if "NEEDED" in line] == ["libc.so.6]"]
