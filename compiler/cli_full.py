@@ -115,8 +115,8 @@ def convert(
         "path": str(output),
         "file_bytes": output.stat().st_size,
         "budget_bytes": planned.budget_bytes,
-        "peak_bytes": planned.peak_bytes,
-        "minimum_bytes": planned.minimum_bytes,
+        "peak_bytes": {"ram": planned.peak_bytes},
+        "minimum_bytes": {"ram": planned.minimum_bytes},
     }
     _print(
         document,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +21,18 @@ def one_copy_of_every_package() -> Iterator[None]:
     """The repository root is on sys.path, so `import compiler` would work and make a second set of classes."""
     yield
     assert not second_copies(), f"import these through ullage.*: {second_copies()}"
+
+
+@pytest.fixture(scope="session")
+def perceptron_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The perceptron of `tests.small_models`, compiled at its least budget, so that it streams."""
+    import ullage
+    from tests.small_models import perceptron
+
+    model, inputs = perceptron()
+    least = ullage.minimum_budget(model, inputs)
+    path = tmp_path_factory.mktemp("artifact") / "perceptron.ullage"
+    compiled = ullage.compile(model, inputs, budget=least)
+    compiled.save(path)
+    compiled.close()
+    return path
