@@ -44,10 +44,8 @@ class _WithState(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         """The graph's results for its live inputs."""
-        given = iter(inputs)
-        return self.graph_module(
-            *(next(given) if i in self.live else getattr(self, n) for i, n in enumerate(self.names))
-        )
+        given = dict(zip(self.live, inputs, strict=True))
+        return self.graph_module(*(given[i] if i in given else getattr(self, n) for i, n in enumerate(self.names)))
 
 
 class _FlatCall:

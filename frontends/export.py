@@ -62,7 +62,8 @@ def decompose(exported: ExportedProgram) -> ExportedProgram:
     """Run our decompositions; raises CaptureError if an operator resists."""
     try:
         with quiet():
-            return exported.run_decompositions(decomposition_table())
+            decomposed: ExportedProgram = exported.run_decompositions(decomposition_table())
+            return decomposed
     except Exception as error:
         raise CaptureError(f"the captured graph could not be decomposed: {reason(error)}") from error
 
