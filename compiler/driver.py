@@ -17,14 +17,15 @@ from typing import Literal
 from ullage.artifact.manifest import About
 from ullage.artifact.manifest import Rewrite as RewriteNote
 from ullage.artifact.writer import ArtifactWriter
-from ullage.codegen.cpp.library import build_library
+from ullage.codegen.cache import Cache
+from ullage.codegen.cpp.toolchain import build_library, native_sources
 from ullage.codegen.schedule.build import Scheduled, build_schedule
-from ullage.graph.captured import CapturedModel
 from ullage.doctor import rates_file, rates_key
+from ullage.graph.captured import CapturedModel
 from ullage.machine import rates_for
 from ullage.passes.manager import Rewrite
 from ullage.passes.pipelines import run_clean
-from ullage.passes.plan.planner import Planner, PlanRequest
+from ullage.passes.plan.planner import Planner, PlanRequest, ladder
 from ullage.plan.plan import Held, Plan
 from ullage.plan.simulate import Rates
 from ullage.plan.tables import stack_bytes
@@ -58,7 +59,8 @@ def prepare(captured: CapturedModel, options: Options) -> Prepared:
     scheduled = build_schedule(clean, options.target)
     options.report("compile kernels", 0.2)
     symbols = sorted(scheduled.kernels)
-    code = build_library([scheduled.kernels[symbol] for symbol in symbols], options.target)
+    kernels = [scheduled.kernels[symbol] for symbol in symbols]
+    code = build_library(kernels, options.target, native_sources(), Cache.default())
     return Prepared(scheduled, tuple(rewrites), code, options)
 
 
@@ -77,9 +79,7 @@ class Prepared:
         threads = self.options.target.threads
         held = (Held("code", code_bytes(self.code)), Held("stacks", stack_bytes(threads)))
         schedule = self.scheduled
-        return Planner(
-            PlanRequest(schedule.schedule, schedule.inputs, schedule.outputs, held, threads, self._rates())
-        )
+        return Planner(PlanRequest(schedule.schedule, schedule.inputs, schedule.outputs, held, threads, self._rates()))
 
     def _rates(self) -> Rates:
         return rates_for(self.options.target, rates_file(), rates_key())
@@ -112,7 +112,7 @@ class Prepared:
         self.options.report("done", 1.0)
 
     def _ladder(self, plan: Plan) -> tuple[Plan, ...]:
-        others = [p for p in self.planner.ladder() if p.peak_bytes != plan.peak_bytes]
+        others = [p for p in ladder(self.planner.request) if p.peak_bytes != plan.peak_bytes]
         return tuple(sorted((plan, *others), key=lambda p: p.peak_bytes))
 
     def _write_constants(self, writer: ArtifactWriter, plan: Plan) -> None:
@@ -137,5 +137,3 @@ class Prepared:
             rewrites=tuple(RewriteNote(r.pass_name, r.what, r.where, r.error) for r in self.rewrites),
             runtime_overhead_bytes=self.options.overhead_bytes,
         )
-
-

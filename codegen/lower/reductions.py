@@ -309,8 +309,19 @@ def _max_pool(builder: Builder, node: Node) -> Lazy:
     args = [*node.args[2:], None, None, None, None]
     stride, padding, dilation = _pair(args[0], kernel), _pair(args[1], (0,) * dims), _pair(args[2], (1,) * dims)
     lowest = -pymath.inf if source.dtype.startswith(("float", "bfloat")) else -(2**31)
+    kernel = _clipped_kernel(source, shape_of(_first(node)), kernel, padding)
     window = _window(builder, source, shape_of(_first(node)), kernel, stride, padding, dilation, lowest)
     return _pooled(builder, node, "max", window)
+
+
+def _clipped_kernel(source: Lazy, out: Shape, kernel: Sequence[int], padding: Sequence[int]) -> tuple[int, ...]:
+    """Windows cut to the input where there is a single one without padding (ceil mode allows larger ones)."""
+    lead = len(out) - len(kernel)
+    limits = [source.shape[lead + d] for d in range(len(kernel))]
+    return tuple(
+        min(k, int_of(limit.value)) if out[lead + d] == ONE and padding[d] == 0 and isinstance(limit, Const) else k
+        for d, (k, limit) in enumerate(zip(kernel, limits, strict=True))
+    )
 
 
 Window = tuple[Shape, tuple[Loop, ...], Callable[[Index], Expr]]
@@ -373,6 +384,7 @@ def _avg_pool(builder: Builder, node: Node) -> Lazy:
     include = args[3] is not False
     override = args[4]
     out = shape_of(fake(node))
+    kernel = _clipped_kernel(source, out, kernel, padding)
     window = _window(builder, source, out, kernel, stride, padding, (1,) * dims, 0.0)
     math, lead, dtype = builder.math, len(out) - dims, compute_dtype(source.dtype)
 
