@@ -1,7 +1,7 @@
-/* What GEMM and convolution kernels do around the register tile: widening rows to float, packing a right operand. */
+/* What GEMM and convolution kernels do around the register tile: widening rows to float, packing a right operand.
+ * Comes after simd.h. */
 #ifndef ULLAGE_TILE_H
 #define ULLAGE_TILE_H
-#include "simd.h"
 
 struct ull_bf16 { ull_u16 bits; };
 struct ull_f16 { ull_u16 bits; };

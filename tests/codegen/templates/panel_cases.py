@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 
-import ullage.codegen.cpp as cpp
 from ullage.codegen.cpp.templates.pack import PanelPacker
+from ullage.codegen.cpp.toolchain import compile_objects, link_shared
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Apply, Buffer, Cast, Const, Expr, Load, Ref, Store, Var
 from ullage.codegen.templates import PackedPanels
 from ullage.target import Target
 
-_ABI = """typedef long ull_i64;
-struct UllageArgs { void *const *p; const ull_i64 *n; void *shared; void *thread; };
-"""
 _WORKSPACE_GUARD = 0x5A
 _MARGIN = 64
 B, M, N = Var("b"), Var("m"), Var("n")
@@ -104,20 +97,33 @@ class _Args(ctypes.Structure):
     _fields_ = [(name, ctypes.c_void_p) for name in ("p", "n", "shared", "thread")]
 
 
-@cache
-def _library(source: str, headers: tuple[str, ...], flags: tuple[str, ...]) -> ctypes.CDLL:
-    include = Path(next(iter(cpp.__path__))) / "include"
-    text = _ABI + "".join(f'#include "{name}"\n' for name in headers) + source
-    name = Path(tempfile.mkdtemp(prefix="ullage-panels-")) / f"{hashlib.sha1(text.encode()).hexdigest()}.cpp"
-    name.write_text(text)
-    command = ["g++", "-O2", "-std=c++17", "-ffp-contract=off", "-fPIC", "-shared", "-w", *flags]
-    subprocess.run([*command, f"-I{include}", str(name), "-o", f"{name}.so"], check=True)
-    return ctypes.CDLL(f"{name}.so")
+class Library:
+    """Compiled kernels of one target; those that were not foreseen are compiled when they are first run."""
+
+    def __init__(self, target: Target, foreseen: Sequence[Kernel]) -> None:
+        self.target = target
+        self._functions: dict[str, Callable[..., None]] = {}
+        self._compile(list({kernel.symbol: kernel for kernel in foreseen}.values()))
+
+    def _compile(self, kernels: Sequence[Kernel]) -> None:
+        symbols = [kernel.symbol for kernel in kernels]
+        with tempfile.NamedTemporaryFile(suffix=".so") as file:
+            file.write(link_shared(compile_objects(kernels, self.target), symbols, self.target))
+            file.flush()
+            table = (ctypes.c_void_p * len(symbols)).in_dll(ctypes.CDLL(file.name), "ullage_kernels")
+        prototype = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_long, ctypes.c_long)
+        self._functions.update({s: prototype(address) for s, address in zip(symbols, table, strict=True)})
+
+    def function(self, kernel: Kernel) -> Callable[..., None]:
+        """The callable kernel."""
+        if kernel.symbol not in self._functions:
+            self._compile([kernel])
+        return self._functions[kernel.symbol]
 
 
 def run(
     kernel: Kernel,
-    target: Target,
+    library: Library,
     tensors: Mapping[str, torch.Tensor],
     layout: PackedPanels | None = None,
     dims: Mapping[str, int] | None = None,
@@ -139,12 +145,12 @@ def run(
         tasks = kernel.tasks.evaluate(dims) * (last - first if kernel.tiled else 1)
         edges = [0, *(c for c in cuts if 0 < c < tasks), tasks]
         for begin, end in reversed(list(pairwise(edges))):
-            _call(kernel, target, placed, integers, kernel.thread_bytes.evaluate(dims), begin, end)
+            _call(library.function(kernel), kernel, placed, integers, kernel.thread_bytes.evaluate(dims), begin, end)
 
 
 def _call(
+    function: Callable[..., None],
     kernel: Kernel,
-    target: Target,
     tensors: Mapping[str, torch.Tensor],
     integers: Sequence[int],
     workspace_bytes: int,
@@ -157,8 +163,7 @@ def _call(
     pointers = (ctypes.c_void_p * len(kernel.buffers))(*[tensors[name].data_ptr() for name in kernel.buffers])
     numbers = (ctypes.c_long * max(1, len(integers)))(*integers)
     args = _Args(ctypes.addressof(pointers), ctypes.addressof(numbers), 0, memory.data_ptr() + start)
-    function = getattr(_library(kernel.source, kernel.headers, target.compiler_flags), kernel.symbol)
-    function(ctypes.byref(args), ctypes.c_long(begin), ctypes.c_long(end))
+    function(ctypes.addressof(args), begin, end)
     outside = torch.cat([memory[:start], memory[start + workspace_bytes :]])
     assert bool((outside == _WORKSPACE_GUARD).all()), "the kernel wrote outside its workspace"
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tests.codegen.templates.panel_cases import (
+    Library,
     M,
     assert_close,
     buffers,
@@ -128,21 +130,8 @@ class Data:
         return out.permute(0, 2, 3, 1)
 
 
-def compute(
-    case: Case, target: Target, data: Data, launches: tuple[int, ...] = (), cuts: tuple[int, ...] = ()
-) -> torch.Tensor:
-    layout = case.layout(target)
-    pixels = data.x.permute(0, 2, 3, 1)
-    gap = torch.full((*pixels.shape[:3], case.gap), float("nan"), dtype=pixels.dtype)
-    y = fenced(torch.full((case.size[0], *case.out_size, case.out_c), float("nan")))
-    w = pack(data.w, layout, outputs=1 if case.transposed else 0)
-    x = fenced(torch.cat([pixels, gap], dim=-1).contiguous())
-    tensors = {"x": x, "w": w, "bias": data.bias, "residual": data.residual, "y": y}
-    run(emit_conv(case.spec(target), target), target, tensors, layout, case.dims(), launches, cuts)
-    return y
-
-
 CASES = {
+    **{f"{v} vectors": Case((1, 6, 7), 20, 75, padding=(1, 1), vectors=v) for v in (1, 4)},
     "3x3": Case((2, 9, 7), 40, 50, padding=(1, 1)),
     "few channels": Case((1, 15, 13), 3, 20, (7, 7), (2, 2), (3, 3)),
     "few channels with gaps": Case((1, 9, 8), 3, 20, padding=(1, 1), gap=1),
@@ -165,6 +154,30 @@ CASES = {
     "bfloat16": Case((1, 7, 6), 5, 9, padding=(1, 1), dtype="bfloat16"),
     "float16, long sums": Case((1, 6, 5), 400, 9, padding=(1, 1), dtype="float16"),
 }
+DYNAMIC = [CASES[name] for name in ("3x3", "few channels", "1x1", "long sums", "transposed")]
+CUT = [replace(CASES[name], out_c=100, size=(3, 8, 9)) for name in ("3x3", "long sums", "grouped", "transposed")]
+
+
+@cache
+def library(target: Target) -> Library:
+    cases = [*CASES.values(), *(replace(case, dynamic=True) for case in DYNAMIC), *CUT]
+    cases += [replace(case, size=(1, *case.size[1:])) for case in CUT]
+    return Library(target, [emit_conv(case.spec(target), target) for case in cases])
+
+
+def compute(
+    case: Case, target: Target, data: Data, launches: tuple[int, ...] = (), cuts: tuple[int, ...] = ()
+) -> torch.Tensor:
+    layout = case.layout(target)
+    pixels = data.x.permute(0, 2, 3, 1)
+    gap = torch.full((*pixels.shape[:3], case.gap), float("nan"), dtype=pixels.dtype)
+    y = fenced(torch.full((case.size[0], *case.out_size, case.out_c), float("nan")))
+    w = pack(data.w, layout, outputs=1 if case.transposed else 0)
+    x = fenced(torch.cat([pixels, gap], dim=-1).contiguous())
+    tensors = {"x": x, "w": w, "bias": data.bias, "residual": data.residual, "y": y}
+    kernel = emit_conv(case.spec(target), target)
+    run(kernel, library(target.with_threads(2)), tensors, layout, case.dims(), launches, cuts)
+    return y
 
 
 @ON_ALL
@@ -177,32 +190,21 @@ def test_convolutions(name: str, target: Target) -> None:
 
 
 @ON_ALL
-def test_panels_of_every_width(target: Target) -> None:
-    for vectors in (1, 4):
-        case = Case((1, 6, 7), 20, 75, padding=(1, 1), vectors=vectors)
-        data = Data.of(case)
-        wanted = expected(case.kind, data.sums(case), data.bias, data.residual)
-        assert_close(compute(case, target, data), wanted, data.sums(case, absolute=True), case.layout(target).k)
-
-
-@ON_ALL
-@pytest.mark.parametrize("name", ["3x3", "few channels", "1x1", "long sums", "transposed"])
-def test_dynamic_sizes_give_the_bits_of_static_ones(name: str, target: Target) -> None:
-    case = CASES[name]
+@pytest.mark.parametrize("case", DYNAMIC, ids=str)
+def test_dynamic_sizes_give_the_bits_of_static_ones(case: Case, target: Target) -> None:
     data = Data.of(case)
     assert torch.equal(compute(replace(case, dynamic=True), target, data), compute(case, target, data))
 
 
 @ON_ALL
-@pytest.mark.parametrize("name", ["3x3", "long sums", "grouped", "transposed"])
-def test_bits_do_not_depend_on_launches_tasks_and_images(name: str, target: Target) -> None:
-    case = replace(CASES[name], out_c=100, size=(3, 8, 9))
+@pytest.mark.parametrize("case", CUT, ids=str)
+def test_bits_do_not_depend_on_launches_tasks_and_images(case: Case, target: Target) -> None:
     data = Data.of(case)
     whole = compute(case, target, data)
     assert torch.equal(compute(case, target, data, launches=(1, 3), cuts=(1, 2)), whole)
     assert torch.equal(compute(case, target.with_threads(7), data, cuts=(3,)), whole)
     last = Data(data.x[2:], data.w, data.bias, data.residual[2:])
-    assert torch.equal(compute(replace(case, size=(1, 8, 9)), target, last), whole[2:])
+    assert torch.equal(compute(replace(case, size=(1, *case.size[1:])), target, last), whole[2:])
 
 
 def test_transposed_convolutions_multiply_no_inserted_zeros() -> None:

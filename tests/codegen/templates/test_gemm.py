@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import pytest
 import torch
 
 from tests.codegen.templates.panel_cases import (
     B,
+    Library,
     M,
     add,
     assert_close,
@@ -96,6 +98,32 @@ class Data:
         return Data(x, w, torch.randn(case.n, generator=generator), residual)
 
 
+SHAPES = [(1, 1, 1), (1, 100, 50), (7, 50, 7), (8, 48, 384), (9, 97, 385), (20, 64, 800), (70, 33, 1000), (131, 16, 64)]
+CASES = {
+    **{str(shape): Case(*shape) for shape in SHAPES},
+    **{f"{kind}, k={k}": Case(13, 70, k, kind) for kind in ("plain", "heavy") for k in (40, 500)},
+    **{f"{vectors} vectors": Case(15, 75, 31, vectors=vectors) for vectors in (1, 2, 3, 4)},
+    **{dtype: Case(13, 70, 500, x=dtype, w=dtype, out=dtype) for dtype in ("float16", "bfloat16")},
+    "float16 by float32": Case(3, 20, 33, x="float16"),
+    "float32 by bfloat16": Case(3, 20, 33, w="bfloat16"),
+    "variable bfloat16": Case(5, 20, 400, x="bfloat16", w="bfloat16", right="n"),
+    **{f"batched, {right} contiguous": Case(11, 53, 70, "plain", batch=3, right=right) for right in "kn"},
+    **{f"tall, {right} contiguous": Case(300, 10, 390, right=right) for right in "kn"},
+    **{f"single, {right} contiguous": Case(1, 1, 1, right=right) for right in "kn"},
+}
+DYNAMIC = [Case(m, n, k, right=right) for m, n, k in [(3, 97, 400), (45, 20, 384)] for right in ("packed", "k", "n")]
+ROWS = (1, 2, 5, 8, 33)
+LONG = [(kind, k) for kind in ("relu", "heavy") for k in (100, 900)]
+CUT = Case(100, 200, 900)
+
+
+@cache
+def library(target: Target) -> Library:
+    cases = [*CASES.values(), *DYNAMIC, *(replace(case, dynamic=True) for case in DYNAMIC), CUT]
+    cases += [Case(m, 70, k, kind) for kind, k in LONG for m in ROWS]
+    return Library(target, [emit_gemm(case.spec(target), target) for case in cases])
+
+
 def compute(
     case: Case, target: Target, data: Data, launches: tuple[int, ...] = (), cuts: tuple[int, ...] = ()
 ) -> torch.Tensor:
@@ -104,11 +132,15 @@ def compute(
     y = fenced(torch.full((case.batch, case.m, case.n), float("nan"), dtype=getattr(torch, case.out)))
     tensors = {"x": fenced(data.x), "w": w, "bias": data.bias, "residual": data.residual, "y": y}
     dims = {"batch": case.batch, "m": case.m, "n": case.n, "k": case.k}
-    run(emit_gemm(case.spec(target), target), target, tensors, layout, dims, launches, cuts)
+    kernel = emit_gemm(case.spec(target), target)
+    run(kernel, library(target.with_threads(2)), tensors, layout, dims, launches, cuts)
     return y
 
 
-def check(case: Case, target: Target) -> None:
+@ON_ALL
+@pytest.mark.parametrize("name", CASES)
+def test_products(name: str, target: Target) -> None:
+    case = CASES[name]
     data = Data.of(case)
     x, w = data.x.double(), data.w.double()
     wanted = expected(case.kind, x @ w.mT, data.bias, data.residual)
@@ -116,72 +148,30 @@ def check(case: Case, target: Target) -> None:
     assert_close(compute(case, target, data), wanted, x.abs() @ w.abs().mT, case.k if case.out == "float32" else 1, eps)
 
 
-SHAPES = [(1, 1, 1), (1, 100, 50), (7, 50, 7), (8, 48, 384), (9, 97, 385), (20, 64, 800), (70, 33, 1000), (131, 16, 64)]
+@ON_ALL
+@pytest.mark.parametrize("case", DYNAMIC, ids=str)
+def test_dynamic_sizes_give_the_bits_of_static_ones(case: Case, target: Target) -> None:
+    data = Data.of(case)
+    assert torch.equal(compute(replace(case, dynamic=True), target, data), compute(case, target, data))
 
 
 @ON_ALL
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_packed_weights(shape: tuple[int, int, int], target: Target) -> None:
-    check(Case(*shape), target)
-
-
-@ON_ALL
-@pytest.mark.parametrize("kind", ["plain", "heavy"])
-def test_epilogues(kind: str, target: Target) -> None:
-    check(Case(13, 70, 40, kind), target)
-    check(Case(13, 70, 500, kind), target)
-
-
-@ON_ALL
-def test_panels_of_every_width(target: Target) -> None:
-    for vectors in (1, 2, 3, 4):
-        check(Case(15, 75, 31, vectors=vectors), target)
-
-
-@ON_ALL
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_storage(dtype: str, target: Target) -> None:
-    check(Case(13, 70, 500, x=dtype, w=dtype, out=dtype), target)
-    check(Case(3, 20, 33, x=dtype, w="float32"), target)
-    check(Case(5, 20, 400, x=dtype, w=dtype, right="n"), target)
-
-
-@ON_ALL
-@pytest.mark.parametrize("right", ["k", "n"])
-def test_variable_right_operands(right: str, target: Target) -> None:
-    check(Case(11, 53, 70, "plain", batch=3, right=right), target)
-    check(Case(300, 10, 390, right=right), target)
-    check(Case(1, 1, 1, right=right), target)
-
-
-@ON_ALL
-@pytest.mark.parametrize("right", ["packed", "k", "n"])
-def test_dynamic_sizes_give_the_bits_of_static_ones(right: str, target: Target) -> None:
-    for m, n, k in [(1, 40, 30), (3, 97, 400), (45, 20, 384)]:
-        case = Case(m, n, k, right=right)
-        data = Data.of(case)
-        assert torch.equal(compute(replace(case, dynamic=True), target, data), compute(case, target, data))
-
-
-@ON_ALL
-@pytest.mark.parametrize("kind", ["relu", "heavy"])
-@pytest.mark.parametrize("k", [100, 900])
+@pytest.mark.parametrize(("kind", "k"), LONG)
 def test_bits_do_not_depend_on_rows(kind: str, k: int, target: Target) -> None:
     data = Data.of(Case(33, 70, k, kind))
     whole = compute(Case(33, 70, k, kind), target, data)
-    for m in (1, 2, 5, 8, 20):
+    for m in ROWS:
         part = Data(data.x[:, -m:], data.w, data.bias, data.residual[:, -m:])
         assert torch.equal(compute(Case(m, 70, k, kind), target, part), whole[:, -m:])
 
 
 @ON_ALL
 def test_bits_do_not_depend_on_launches_and_tasks(target: Target) -> None:
-    case = Case(100, 200, 900)
-    data = Data.of(case)
-    whole = compute(case, target, data)
-    assert torch.equal(compute(case, target, data, launches=(1, 3), cuts=(1, 2)), whole)
-    assert torch.equal(compute(case, target, data, cuts=(3,)), whole)
-    assert torch.equal(compute(case, target.with_threads(7), data), whole)
+    data = Data.of(CUT)
+    whole = compute(CUT, target, data)
+    assert torch.equal(compute(CUT, target, data, launches=(1, 3), cuts=(1, 2)), whole)
+    assert torch.equal(compute(CUT, target, data, cuts=(3,)), whole)
+    assert torch.equal(compute(CUT, target.with_threads(7), data), whole)
 
 
 def test_equal_specifications_share_a_kernel() -> None:
