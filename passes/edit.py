@@ -168,6 +168,11 @@ def same_size(a: int | torch.SymInt, b: int | torch.SymInt) -> bool:
     return bool(left - right == 0)
 
 
+def is_one(size: int | torch.SymInt) -> bool:
+    """Whether a size is 1 for every shape; asking a symbolic size directly would add a guard."""
+    return isinstance(size, int) and size == 1
+
+
 def same_shape(a: Node, b: Node) -> bool:
     """Whether two tensor nodes are known to have equal shapes."""
     left, right = shape_of(a), shape_of(b)

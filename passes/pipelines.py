@@ -13,6 +13,8 @@ from ullage.passes.clean.dead_code import DeadCode
 from ullage.passes.clean.fold_constants import FoldConstants
 from ullage.passes.clean.simplify import Simplify
 from ullage.passes.clean.views import Views
+from ullage.passes.fuse.attention import Attention
+from ullage.passes.fuse.merge_linear import MergeLinear
 from ullage.passes.manager import Instrument, Pass, PassManager, Rewrite, parse_pipeline
 
 
@@ -35,10 +37,13 @@ CLEAN: tuple[Line, ...] = (
     *_ROUND,
     Line(BatchNorm(), "a scale and a shift that the weights before it can carry"),
     *_ROUND,
+    Line(Attention(), "no matrix of scores in memory; after the rounds, since it matches canonical spellings only"),
+    *_ROUND,
+    Line(MergeLinear(), "one pass over the input for query, key and value; last, since slices hide linears from others"),
     Line(DeadCode(), "what no output needs"),
 )
 PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN}
-_KINDS = (BatchNorm, Canonicalize, CommonSubexpressions, DeadCode, FoldConstants, Simplify, Views)
+_KINDS = (Attention, BatchNorm, Canonicalize, CommonSubexpressions, DeadCode, FoldConstants, MergeLinear, Simplify, Views)
 KNOWN: dict[str, type[Pass]] = {
     kind.name: kind for kind in _KINDS
 }

@@ -81,8 +81,11 @@ def power(edit: Editor, node: Node) -> Match | None:
     is_float = value_of(base).dtype.is_floating_point
     if exponent == 1 and value_of(node).dtype == value_of(base).dtype:
         return use("remove x ** 1", base)
+    mul = aten.mul.Tensor
     if exponent == 2 and value_of(node).dtype == value_of(base).dtype:
-        return Match("spell x ** 2 as product", lambda: edit.call(aten.mul.Tensor, base, base))
+        return Match("spell x ** 2 as product", lambda: edit.call(mul, base, base))
+    if exponent == 3 and value_of(node).dtype == value_of(base).dtype:
+        return Match("spell x ** 3 as products", lambda: edit.call(mul, edit.call(mul, base, base), base))
     target = _ROOTS.get(exponent) if is_float and is_number(exponent) else None
     return Match("spell a power as a root", lambda: edit.call(target, base)) if target is not None else None
 

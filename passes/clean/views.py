@@ -17,7 +17,7 @@ from torch.fx import Node
 from ullage.passes.clean.rules import Match, RulePass, RuleTable, fits, merge_tables, use
 from ullage.passes.clean.sizes import can_reshape, expand_sizes, reshape_to
 from ullage.passes.clean.views_moved import MOVED
-from ullage.passes.edit import Editor, args_of, is_call, same_shape, shape_of
+from ullage.passes.edit import Editor, args_of, is_call, is_one, same_shape, shape_of
 
 aten = torch.ops.aten
 
@@ -65,7 +65,7 @@ def permute_of_little(edit: Editor, node: Node) -> Match | None:
     source, order = args_of(node)
     if list(order) == sorted(order):
         return use("remove a view without effect", source)
-    moved = [d for d in order if shape_of(source)[d] != 1]
+    moved = [d for d in order if not is_one(shape_of(source)[d])]
     if moved != sorted(moved) or not can_reshape(edit, shape_of(source), shape_of(node)):
         return None
     return Match("spell a permute that moves nothing as reshape", lambda: reshape_to(edit, source, shape_of(node)))

@@ -120,7 +120,7 @@ def reshape_behind_softmax(edit: Editor, node: Node) -> Match | None:
 
 def _keeps_last(source: Node, reshaped: Node) -> bool:
     inner, outer = shape_of(source), shape_of(reshaped)
-    return len(inner) >= 2 and len(outer) >= 2 and same_size(inner[-1], outer[-1]) and inner[-1] != 0
+    return len(inner) >= 2 and len(outer) >= 2 and same_size(inner[-1], outer[-1]) and not same_size(inner[-1], 0)
 
 
 def expand_behind(edit: Editor, node: Node) -> Match | None:
