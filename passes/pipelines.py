@@ -39,11 +39,13 @@ CLEAN: tuple[Line, ...] = (
     *_ROUND,
     Line(Attention(), "no matrix of scores in memory; after the rounds, since it matches canonical spellings only"),
     *_ROUND,
-    Line(MergeLinear(), "one pass over the input for query, key and value; last, since slices hide linears from others"),
+    Line(MergeLinear(), "one product for query, key and value; last, since slices hide linears"),
     Line(DeadCode(), "what no output needs"),
 )
 PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN}
-_KINDS = (Attention, BatchNorm, Canonicalize, CommonSubexpressions, DeadCode, FoldConstants, MergeLinear, Simplify, Views)
+_KINDS = (
+    Attention, BatchNorm, Canonicalize, CommonSubexpressions, DeadCode, FoldConstants, MergeLinear, Simplify, Views,
+)  # fmt: skip
 KNOWN: dict[str, type[Pass]] = {
     kind.name: kind for kind in _KINDS
 }
