@@ -7,9 +7,10 @@ from dataclasses import replace
 from hashlib import blake2b
 
 from ullage.codegen.cpp import ops
+from ullage.codegen.cpp.blocks import Lane
 from ullage.codegen.cpp.reductions import Accumulator
 from ullage.codegen.cpp.schedule import Schedule, StagePlan, Tasks, schedule, tasks
-from ullage.codegen.cpp.scope import Lane, Scope
+from ullage.codegen.cpp.scope import Scope
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import (
     DTYPE_BYTES,

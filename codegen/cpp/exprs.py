@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from ullage.codegen.cpp.blocks import Lane
 from ullage.codegen.cpp.ops import STORAGE
-from ullage.codegen.cpp.scope import Lane, Scope
+from ullage.codegen.cpp.scope import Scope
 from ullage.codegen.loops.ir import Load, Store
 from ullage.codegen.loops.poly import unique
 from ullage.target import Target

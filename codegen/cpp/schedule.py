@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ullage.codegen.cpp.scope import Numbering
+from ullage.codegen.cpp.blocks import Numbering
 from ullage.codegen.loops.ir import Apply, Cast, Const, Expr, Load, Loop, LoopKernel, Reduce, Ref, Stage, Store
 from ullage.codegen.loops.normal import has_scan, reduces
 from ullage.codegen.loops.poly import linear_in, to_expr, to_poly, unique

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +29,9 @@ from ullage.codegen.loops.ir import (
     Var,
 )
 from ullage.codegen.loops.poly import unique
+from ullage.codegen.loops.traverse import guard_nested
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 STORAGE = {
     "float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "int64": np.int64,
     "int32": np.int32, "int16": np.int16, "int8": np.int8, "uint8": np.uint8, "bool": np.bool_,
@@ -44,7 +46,7 @@ def evaluate(kernel: LoopKernel, buffers: Mapping[str, Array], dims: Mapping[str
     `precise`). Reductions run in row-major order.
     """
     with np.errstate(all="ignore"):
-        _Run(kernel, dict(buffers), dict(dims), precise).run()
+        _Run(guard_nested(kernel), dict(buffers), dict(dims), precise).run()
 
 
 def to_bfloat16(values: Array) -> NDArray[np.uint16]:
@@ -87,7 +89,7 @@ class _Run:
 
     def _grid(self, loops: tuple[Loop, ...]) -> dict[str, Array]:
         shape = [self._extent(x) for x in loops]
-        grids = np.indices(shape).reshape(len(shape), -1) if shape else []
+        grids = np.indices(shape).reshape(len(shape), math.prod(shape))
         return {x.var: g.astype(np.int64) for x, g in zip(loops, grids, strict=True)}
 
     def _stage(self, stage: Stage, outer: Mapping[str, Array]) -> None:
@@ -215,7 +217,7 @@ def _guarded(f: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Arr
 
 def _trunc_div(a: Array, b: Array) -> Array:
     quotient = np.floor_divide(a, b)
-    return quotient + ((quotient < 0) & (quotient * b != a))
+    return np.asarray(quotient + ((quotient < 0) & (quotient * b != a)))
 
 
 def _int_pow(a: Array, b: Array) -> Array:
@@ -248,18 +250,16 @@ _COMMON: dict[str, Callable[..., Array]] = {
     "abs": np.abs, "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
     "ge": np.greater_equal, "isnan": np.isnan, "isinf": np.isinf, "where": np.where,
 }  # fmt: skip
+_IN_DOUBLE: dict[str, Callable[..., Array]] = {
+    "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log, "log2": np.log2, "log1p": np.log1p,
+    "sin": np.sin, "cos": np.cos, "tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
+    "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh, "atan2": np.arctan2, "fmod": np.fmod, "pow": np.power,
+    "rsqrt": lambda x: 1 / np.sqrt(x), "sigmoid": _stable_sigmoid, "erf": _ERF,
+}  # fmt: skip
 _FLOAT: dict[str, Callable[..., Array]] = {
     "div": np.divide, "reciprocal": lambda x: 1 / x, "sign": lambda x: np.where(np.isnan(x), 0, np.sign(x)),
     "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "round": np.rint, "trunc": np.trunc,
-    **{
-        name: _in_double(f)
-        for name, f in {
-            "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "log": np.log, "log2": np.log2, "log1p": np.log1p,
-            "sin": np.sin, "cos": np.cos, "tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
-            "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh, "atan2": np.arctan2, "fmod": np.fmod, "pow": np.power,
-            "rsqrt": lambda x: 1 / np.sqrt(x), "sigmoid": _stable_sigmoid, "erf": _ERF,
-        }.items()
-    },
+    **{name: _in_double(f) for name, f in _IN_DOUBLE.items()},
 }  # fmt: skip
 _INT: dict[str, Callable[..., Array]] = {
     "floordiv": _guarded(np.floor_divide), "mod": _guarded(np.mod), "truncdiv": _guarded(_trunc_div),

@@ -25,14 +25,14 @@ from ullage.codegen.loops.ir import (
 )
 from ullage.codegen.loops.poly import Poly, free_vars, linear_in, rewrite, to_expr, to_poly, unique
 from ullage.codegen.loops.simplify import divide, simplify
-from ullage.codegen.loops.traverse import expressions, map_stage, map_statement, statement_roots
+from ullage.codegen.loops.traverse import expressions, guard_nested, map_stage, map_statement, statement_roots
 
 _ZERO = Const(0)
 
 
 def normalise(kernel: LoopKernel) -> LoopKernel:
     """The same kernel in normal form; loop variables keep their names or get new ones."""
-    kernel = _drop_single(rename_stage_loops(kernel))
+    kernel = _drop_single(rename_stage_loops(guard_nested(kernel)))
     kernel = _simplify(_split_all(kernel))
     kernel = _promote(kernel)
     return _simplify(_merge_stages(_merge_outer(kernel)))

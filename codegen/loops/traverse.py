@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ullage.codegen.loops.ir import Apply, Expr, Load, LoopKernel, Reduce, Scan, Stage, Statement, Store, Var, children
-from ullage.codegen.loops.poly import Poly, to_poly
+from ullage.codegen.loops.poly import Poly, rewrite, to_poly
 
 _SUMS = frozenset({"add", "sub", "mul", "neg"})
 
@@ -35,6 +35,26 @@ def map_stage(stage: Stage, f: Callable[[Expr], Expr]) -> Stage:
 def map_kernel(kernel: LoopKernel, f: Callable[[Expr], Expr]) -> LoopKernel:
     """The kernel with all expressions of all bodies replaced (extents stay)."""
     return replace(kernel, stages=tuple(map_stage(s, f) for s in kernel.stages))
+
+
+def guard_nested(kernel: LoopKernel) -> LoopKernel:
+    """The kernel with the mask of each load pushed onto the loads inside its index: they are not touched either."""
+
+    def guard(e: Expr) -> Expr:
+        if not isinstance(e, Load) or e.mask is None:
+            return e
+        return replace(e, index=_masked(e.index, e.mask))
+
+    return map_kernel(kernel, lambda root: rewrite(root, guard))
+
+
+def _masked(index: Expr, mask: Expr) -> Expr:
+    def add(e: Expr) -> Expr:
+        if not isinstance(e, Load) or e.mask == mask:
+            return e
+        return replace(e, mask=mask if e.mask is None else Apply("and", (mask, e.mask), "bool"))
+
+    return rewrite(index, add)
 
 
 def index_roots(expr: Expr, as_index: bool = False) -> Iterator[Poly]:
