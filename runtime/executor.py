@@ -14,7 +14,7 @@ from ullage.plan.tables import stack_bytes
 from ullage.runtime.checks import check_plan
 from ullage.runtime.failures import run_error, start_error
 from ullage.runtime.library import Library
-from ullage.runtime.memory import Region, present_bytes
+from ullage.runtime.memory import Region, present_bytes, refuse_beyond_machine
 from ullage.runtime.tables import Bindings, Tables
 
 
@@ -43,7 +43,7 @@ class Executor:
     def _open(self, plan: Plan) -> None:
         kernels = self._library.kernels()
         check_plan(plan, len(kernels), self._artifact.weights.length)
-        refuse_beyond_machine(plan.peak_bytes)
+        refuse_beyond_machine(plan.peak_bytes, "the plan")
         checksums = self._artifact.checksums()
         check_checksums(plan, checksums)
         self._arena = Region(plan.arena_bytes, "the arena")
@@ -154,10 +154,3 @@ def check_checksums(plan: Plan, checksums: bytes) -> None:
     wanted = 4 * sum(c.tiles for c in plan.constants if not c.gathered)
     if len(checksums) != wanted:
         raise UllageError(f"{wanted} bytes of checksums wanted, {len(checksums)} found; convert the model again.")
-
-
-def refuse_beyond_machine(need_bytes: int) -> None:
-    """Raise UllageError for a plan that needs more than this machine has, before any of it is touched."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if need_bytes > machine:
-        raise UllageError(f"the plan needs {need_bytes} bytes, this machine has {machine}; load with a smaller budget.")

@@ -17,6 +17,7 @@ from ullage.runtime.memory import anonymous_bytes, file_ranges
 Buffer = bytes | bytearray | memoryview
 _ABI = 1
 _ELF_MAGIC = b"\x7fELF\x02\x01"
+_SHARED = 3
 _LOAD = 1
 _WRITABLE = 2
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
@@ -33,18 +34,21 @@ class Segment:
 
 
 def segments(code: bytes) -> tuple[Segment, ...]:
-    """The loadable segments of a 64-bit ELF shared object; ArtifactError if it is none."""
+    """The loadable segments of a 64-bit ELF shared object; ArtifactError if it is none, or cut short."""
     if code[:6] != _ELF_MAGIC or len(code) < 64:
         raise ArtifactError("the code is no 64-bit ELF shared object.")
+    kind, _ = struct.unpack_from("<HH", code, 16)
     (table,) = struct.unpack_from("<Q", code, 32)
     size, count = struct.unpack_from("<HH", code, 54)
-    if size != _PROGRAM_HEADER.size or table + size * count > len(code):
+    if kind != _SHARED or size != _PROGRAM_HEADER.size or table + size * count > len(code):
         raise ArtifactError("the code's program headers are corrupt.")
-    headers = (_PROGRAM_HEADER.unpack_from(code, table + i * size) for i in range(count))
+    headers = [_PROGRAM_HEADER.unpack_from(code, table + i * size) for i in range(count)]
+    loaded = [header for header in headers if header[0] == _LOAD]
+    if not loaded or any(offset + length > len(code) for _, _, offset, _, _, length, _, _ in loaded):
+        raise ArtifactError("the code is cut short: a segment lies beyond its end.")
     return tuple(
         Segment(_page_floor(address), round_up(address + memory, DIRECT_IO_BYTES), bool(flags & _WRITABLE))
-        for kind, flags, _, address, _, _, memory, _ in headers
-        if kind == _LOAD
+        for _, flags, _, address, _, _, memory, _ in loaded
     )
 
 

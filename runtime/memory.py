@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ class Region:
 
     def __init__(self, size: int, what: str) -> None:
         self.bytes = round_up(max(size, 1), DIRECT_IO_BYTES)
+        refuse_beyond_machine(self.bytes, what)
         try:
             self.map = mmap.mmap(-1, self.bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError, ValueError) as error:
@@ -35,6 +37,13 @@ class Region:
     def close(self) -> None:
         """Unmap; BufferError while arrays still look into it."""
         self.map.close()
+
+
+def refuse_beyond_machine(need_bytes: int, what: str) -> None:
+    """Raise UllageError for more than this machine has, before any of it is touched."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if need_bytes > machine:
+        raise UllageError(f"{what} needs {need_bytes} bytes, this machine has {machine}; load with a smaller budget.")
 
 
 def present_bytes(address: int, size: int) -> int:

@@ -33,14 +33,14 @@ class Runner:
         self._artifact = artifact
         self._plan_index = plan_index
         self._lock = threading.Lock()
+        self._budget_bytes = plan.budget_bytes
+        self._shapes: tuple[Shape, ...] | None = None
+        self._executor = Executor(artifact, plan_index, plan)
+        self._finalizer = weakref.finalize(self, _release, self._executor, artifact)
         self.inputs: tuple[TensorInfo, ...] = plan.inputs
         self.outputs: tuple[TensorInfo, ...] = plan.outputs
         self._inputs = Inputs(plan.inputs, plan.dimensions)
-        self._executor = Executor(artifact, plan_index, plan)
         self._results: Outputs | None = Outputs(plan.outputs, plan.dimensions)
-        self._shapes: tuple[Shape, ...] | None = None
-        self._budget_bytes = plan.budget_bytes
-        self._finalizer = weakref.finalize(self, _release, self._executor, artifact)
 
     def __enter__(self) -> Self:
         return self

@@ -95,7 +95,7 @@ def describe(manifest: Manifest, format_version: int, file_bytes: int) -> dict[s
         "runtime_overhead_bytes": about.runtime_overhead_bytes,
         "predicted_seconds": plan.predicted_seconds,
         "kernels": list(manifest.kernels),
-        "rewrites": msgspec.to_builtins(about.rewrites),
+        "rewrites": [msgspec.to_builtins(rewrite) for rewrite in about.rewrites],
         "requires": list(about.requires),
         "budgets": [{"budget_bytes": p.budget_bytes, "peak_bytes": p.peak_bytes} for p in manifest.plans],
     }

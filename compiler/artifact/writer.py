@@ -62,6 +62,8 @@ class ArtifactWriter:
             raise UllageError(f"constant {info.name}: tiles of {info.tile_bytes} bytes overlap at {info.tile_stride}.")
         checksums = self._checksums[info] = array("I")
         for count, tile in enumerate(tiles):
+            if count == info.tiles:
+                raise UllageError(f"constant {info.name}: {info.tiles} tiles wanted, more found.")
             self._pad(start + count * info.tile_stride)
             checksums.append(self._add_tile(info, memoryview(tile).cast("B")))
         if len(checksums) != info.tiles:
