@@ -158,7 +158,7 @@ def _plan(spec: Conv2d, target: Target) -> _Plan:
     )
     blocks = row_blocks(rows, target.threads, full, _BLOCK_ROWS)
     names = Names.of(spec.buffers, spec.dims)
-    epilogue = Epilogue(spec.epilogue, names, tiles, target, spec.weight.n % target.lanes > 0, batch=False)
+    epilogue = Epilogue(spec.epilogue, names, tiles, target, spec.weight.n, batch=False)
     return _Plan(spec, spec.weight, names, epilogue, conv_taps(spec), tiles, grid_h, grid_w, rows, blocks, dtype)
 
 

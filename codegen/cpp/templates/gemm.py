@@ -130,9 +130,8 @@ def _plan(spec: Gemm, target: Target) -> _Plan:
     )
     most = 64 if spec.weight else _PACKED_BLOCK_ROWS
     blocks = row_blocks(m, target.threads, full, most)
-    names, known_n = Names.of(spec.buffers, spec.dims), known(n)
-    ragged = known_n is None or known_n % target.lanes > 0
-    epilogue = Epilogue(spec.epilogue, names, tiles, target, ragged, batch=spec.weight is None)
+    names = Names.of(spec.buffers, spec.dims)
+    epilogue = Epilogue(spec.epilogue, names, tiles, target, known(n), batch=spec.weight is None)
     return _Plan(spec, m, n, k, chunk_steps(k), tiles, blocks, names, epilogue)
 
 

@@ -23,7 +23,7 @@ FUSED_PREFIX = f"{SYMBOL}_"
 
 @dataclass(frozen=True, slots=True)
 class Epilogue:
-    """The stores of a kernel whose panels are `tiles`; `ragged` if outputs may end inside a vector.
+    """The stores of a kernel whose panels are `tiles`; `n` is the number of outputs of a group, if known.
 
     `batch` says whether coordinate `b` is the C++ variable of that name (else it is 0).
     """
@@ -32,7 +32,7 @@ class Epilogue:
     names: Names
     tiles: TileSet
     target: Target
-    ragged: bool
+    n: int | None
     batch: bool
 
     @property
@@ -41,6 +41,19 @@ class Epilogue:
         nodes = [node for store in self.stores for node in unique(store.value)]
         applied = [node for node in nodes if isinstance(node, Apply) and node.dtype != "int64"]
         return len(nodes) <= _LIGHT_NODES and all(node.op in _LIGHT_OPS for node in applied)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether outputs may end inside a vector."""
+        return self.n is None or self.n % self.tiles.lanes > 0
+
+    def _last_vector(self, vectors: int) -> tuple[bool, bool]:
+        """Whether the last vector of panels with so many vectors may be full, and whether it may be cut off."""
+        if self.n is None:
+            return True, True
+        outputs = self.n % self.tiles.width
+        cut_off = outputs % self.tiles.lanes > 0 and vectors == -(-outputs // self.tiles.lanes)
+        return not cut_off or (self.n > outputs and vectors * self.tiles.lanes == self.tiles.width), cut_off
 
     def loops(self, m: str, lead: Sequence[str] = ()) -> list[str]:
         """Lines that store `rows` rows of sums at `c`; `m` is C++ text in terms of the row `i` of the tile.
@@ -73,17 +86,22 @@ class Epilogue:
         yield from tile_body(shape, FUSED_PREFIX + shape.name, _FUSED_PARAMETERS, [*declarations, *stores])
 
     def _fused_row(self, shape: TileShape, row: int) -> Iterator[str]:
-        m, lanes = f"(m + {row})", shape.lanes
         setups: dict[str, list[str]] = {}
         bodies: list[str] = []
         for v in range(shape.vectors):
-            base = f"(n_begin + {v * lanes})"
-            setups["full"], whole = self._vector(m, base, f"c{row}_{v}", None, "full")
-            bodies += whole
-            if self.ragged and v == shape.vectors - 1:
-                setups["rest"], part = self._vector(m, base, f"c{row}_{v}", f"(n_end - {base})", "rest")
-                bodies[-len(whole) :] = [f"if (n_end - n_begin >= {(v + 1) * lanes})", *whole, "else", *part]
-        yield from ("{", *indent([*setups["full"], *setups.get("rest", ()), *bodies]), "}")
+            base, acc = f"(n_begin + {v * shape.lanes})", f"c{row}_{v}"
+            may_be_full, may_be_cut = self._last_vector(shape.vectors) if v == shape.vectors - 1 else (True, False)
+            if may_be_full and may_be_cut:
+                bodies.append(f"if (n_end - n_begin >= {(v + 1) * shape.lanes})")
+            if may_be_full:
+                setups["full"], body = self._vector(f"(m + {row})", base, acc, None, "full")
+                bodies += body
+            if may_be_full and may_be_cut:
+                bodies.append("else")
+            if may_be_cut:
+                setups["rest"], body = self._vector(f"(m + {row})", base, acc, f"(n_end - {base})", "rest")
+                bodies += body
+        yield from ("{", *indent([*(line for setup in setups.values() for line in setup), *bodies]), "}")
 
     def _vector(self, m: str, base: str, acc: str, valid: str | None, prefix: str) -> tuple[list[str], list[str]]:
         coords: Mapping[str, str] = {**self.names.dims, "b": "batch" if self.batch else "0", "m": m}
