@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
@@ -73,11 +74,12 @@ def _merge(edit: Editor, group: list[Node]) -> None:
     weights = [at.constant(args_of(node)[1]) for node in group]
     weight = at.add_constant(recipes.concatenate([ref for ref in weights if ref is not None], 0))
     merged = at.call(aten.linear.default, args_of(group[0])[0], weight, _merged_bias(at, group))
-    dim, start = len(shape_of(merged)) - 1, 0
-    for node in group:
-        stop = start + weight_rows(args_of(node)[1])
-        replace_node(edit, node, at.call(aten.slice.Tensor, merged, dim, start, stop, 1), "merge")
-        start = stop
+    dim = len(shape_of(merged)) - 1
+    stops = list(accumulate(weight_rows(args_of(node)[1]) for node in group))
+    spans = zip([0, *stops], stops, strict=False)
+    slices = [at.call(aten.slice.Tensor, merged, dim, start, stop, 1) for start, stop in spans]
+    for node, part in zip(group, slices, strict=True):
+        replace_node(edit, node, part, "merge")
 
 
 def _merged_bias(edit: Editor, group: list[Node]) -> Node | None:
