@@ -154,7 +154,7 @@ def _inductor(job: Job) -> System:
     import torch
 
     model = _open_torch(job)
-    compiled = torch.compile(model.module, options={"freezing": True})
+    compiled: Any = torch.compile(model.module, options={"freezing": True})
     return System(lambda: model.named(compiled(*model.args, **model.kwargs)), model.baseline_bytes, lambda: None)
 
 
