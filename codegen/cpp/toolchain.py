@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -199,8 +200,24 @@ def translation_unit(kernels: Sequence[Kernel]) -> str:
 @memoised
 def _headers_text(names: tuple[str, ...]) -> str:
     native = native_sources()[0].parent
-    texts = [(native / "abi.h").read_text(), *((INCLUDE / name).read_text() for name in names)]
+    texts = [(native / "abi.h").read_text(), *(_expanded(name) for name in _with_includes(names))]
     return "".join(texts).replace("#pragma once\n", "")
+
+
+_INCLUDED = re.compile(r'^#include "([^"]+)"\n', re.MULTILINE)
+
+
+def _with_includes(names: Sequence[str]) -> tuple[str, ...]:
+    """The headers and all that they include, each once, included ones first."""
+    found: dict[str, None] = {}
+    for name in names:
+        included = _INCLUDED.findall((INCLUDE / name).read_text())
+        found.update(dict.fromkeys((*_with_includes(included), name)))
+    return tuple(found)
+
+
+def _expanded(name: str) -> str:
+    return _INCLUDED.sub("", (INCLUDE / name).read_text())
 
 
 def header_text(names: Sequence[str]) -> str:
