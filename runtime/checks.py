@@ -64,6 +64,8 @@ class _Programs:
 
     def within(self, program: Program, most: int) -> bool:
         """Whether the program gives 0 .. most at the least and the largest dimensions."""
+        if len(program) == 1 and isinstance(program[0], int):
+            return 0 <= program[0] <= most
         try:
             return all(0 <= evaluate(program, dims) <= most for dims in self._ends)
         except (ArithmeticError, LookupError, ValueError):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ullage.artifact.reader import Artifact
-from ullage.errors import UllageError
+from ullage.errors import ArtifactError, UllageError
 from ullage.plan.plan import Plan
 from ullage.plan.tables import stack_bytes
 from ullage.runtime.checks import check_plan
@@ -16,6 +16,7 @@ from ullage.runtime.failures import run_error, start_error
 from ullage.runtime.library import Library
 from ullage.runtime.memory import Region, present_bytes, refuse_beyond_machine
 from ullage.runtime.tables import Bindings, Tables
+from ullage.target import available_threads
 
 
 class Executor:
@@ -47,7 +48,7 @@ class Executor:
         checksums = self._artifact.checksums()
         check_checksums(plan, checksums)
         self._arena = Region(plan.arena_bytes, "the arena")
-        threads = min(plan.threads, len(os.sched_getaffinity(0)))
+        threads = min(plan.threads, available_threads())
         files = (self._direct_file, self._artifact.file)
         bindings = Bindings(self._arena.address, kernels, *files, self._artifact.weights.offset, checksums, threads)
         self._tables = Tables(plan, bindings)
@@ -56,34 +57,30 @@ class Executor:
         self._start()
 
     def _start(self) -> None:
-        assert self._tables is not None
-        status = self._library.start(self._tables.address)
+        address = self._opened().address
+        status = self._library.start(address)
         if status:
             raise start_error(status)
         self._started = True
-        if self._library.prepare(self._tables.address):
+        if self._library.prepare(address):
             raise self._error()
 
     def resize(self, dims: Mapping[str, int]) -> None:
         """Take other dimensions from the next run on."""
-        assert self._tables is not None
-        self._tables.resize(dims)
+        self._opened().resize(dims)
 
     def run(self) -> None:
         """Run the commands once; `boundary` holds the addresses of inputs and outputs."""
-        if self._tables is None or not self._started:
-            raise UllageError("the runner is closed.")
+        tables = self._opened()
         if os.getpid() != self._process:
             raise UllageError("a runner cannot be used in a forked child; load the artifact again in this process.")
-        if self._library.run(self._tables.address):
+        if self._library.run(tables.address):
             raise self._error()
 
     def run_timed(self, commands: int) -> list[int]:
         """Run once; returns the nanoseconds of each of `commands` commands, prologue included."""
         timings = np.zeros(commands, np.int64)
-        tables = self._tables
-        if tables is None:
-            raise UllageError("the runner is closed.")
+        tables = self._opened()
         tables.time_into(timings)
         try:
             self.run()
@@ -136,9 +133,13 @@ class Executor:
             self._direct_file = -1
         self._library.close()
 
+    def _opened(self) -> Tables:
+        if self._tables is None:
+            raise UllageError("the runner is closed.")
+        return self._tables
+
     def _error(self) -> UllageError:
-        assert self._tables is not None
-        return run_error(self._tables.failure(), self._artifact, self._plan_index)
+        return run_error(self._opened().failure(), self._artifact, self._plan_index)
 
 
 def open_direct(file: int) -> int:
@@ -153,4 +154,4 @@ def check_checksums(plan: Plan, checksums: bytes) -> None:
     """Raise ArtifactError unless there is one checksum per tile of the constants that are not gathered."""
     wanted = 4 * sum(c.tiles for c in plan.constants if not c.gathered)
     if len(checksums) != wanted:
-        raise UllageError(f"{wanted} bytes of checksums wanted, {len(checksums)} found; convert the model again.")
+        raise ArtifactError(f"{wanted} bytes of checksums wanted, {len(checksums)} found; convert the model again.")

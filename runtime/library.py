@@ -70,7 +70,7 @@ class Library:
         except BaseException:
             self.close()
             raise
-        self._base = min(start for start, _ in file_ranges(os.fstat(self.file).st_ino))
+        self._base = min(start for start, _ in file_ranges(self.file))
         self._end = self._base + max(part.end for part in parts)
         for part in parts:
             _touch(self._base + part.start, self._base + part.end)
@@ -101,7 +101,7 @@ class Library:
 
     def measured_bytes(self) -> int:
         """Bytes that the code holds now as the kernel counts them: pages of the file, and private copies of pages."""
-        return os.fstat(self.file).st_blocks * 512 + anonymous_bytes(self._base, self._end)
+        return round_up(os.fstat(self.file).st_size, DIRECT_IO_BYTES) + anonymous_bytes(self._base, self._end)
 
     def _bind(self) -> None:
         missing = [name for name in ("ull_abi", "ull_crc32c", *_CALLS) if not hasattr(self._native, name)]

@@ -15,7 +15,7 @@ from ullage.errors import UllageError
 from ullage.plan.plan import DIRECT_IO_BYTES
 from ullage.plan.tables import round_up
 
-_RANGE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ (\S+) (\d+)")
+_RANGE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+)")
 
 
 class Region:
@@ -56,10 +56,16 @@ def present_bytes(address: int, size: int) -> int:
     return DIRECT_IO_BYTES * int(np.count_nonzero(vector & 1))
 
 
-def file_ranges(inode: int) -> list[tuple[int, int]]:
-    """Address ranges at which this process has mapped the file with an inode number."""
+def file_ranges(file: int) -> list[tuple[int, int]]:
+    """Address ranges at which this process has mapped an open file."""
+    status = os.fstat(file)
+    wanted = (os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
     found = (_RANGE.match(line) for line in Path("/proc/self/maps").read_text().splitlines())
-    return [(int(m[1], 16), int(m[2], 16)) for m in found if m is not None and int(m[4]) == inode]
+    return [
+        (int(m[1], 16), int(m[2], 16))
+        for m in found
+        if m is not None and (int(m[3], 16), int(m[4], 16), int(m[5])) == wanted
+    ]
 
 
 def anonymous_bytes(start: int, end: int) -> int:

@@ -40,7 +40,12 @@ class Runner:
         self.inputs: tuple[TensorInfo, ...] = plan.inputs
         self.outputs: tuple[TensorInfo, ...] = plan.outputs
         self._inputs = Inputs(plan.inputs, plan.dimensions)
-        self._results: Outputs | None = Outputs(plan.outputs, plan.dimensions)
+        self._results: Outputs | None = None
+        try:
+            self._results = Outputs(plan.outputs, plan.dimensions)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

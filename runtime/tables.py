@@ -30,8 +30,9 @@ from ullage.runtime.memory import Region
 
 _ABI = 1
 _LAUNCH, _GATHER, _READ, _WAIT = range(4)
+_IDLE, _CHECKS_DUE = 0, 1
 _CONTEXT = struct.Struct("<IIqqqqQQQQQQQqqiiI")
-_BLOCK = struct.Struct("<QqqqqqII")
+_BLOCK = struct.Struct("<QqqqqqIIII")
 _CONSTANT = struct.Struct("<qqqqQ")
 _FAILURE = struct.Struct("<IIqqqI")
 _STATISTICS = struct.Struct("<QQQQ")
@@ -199,6 +200,8 @@ class _Filler:
                 block.tiles,
                 block.constant,
                 block.resident,
+                _IDLE,
+                _CHECKS_DUE,
             )
 
     def _fill_constants(self) -> None:

@@ -90,13 +90,13 @@ class Artifact:
         return manifest
 
     def _read(self, offset: int, length: int) -> bytes:
-        data = bytearray()
+        data = self._read_piece(offset, length) if length else b""
         while len(data) < length:
-            piece = self._read_piece(offset + len(data), min(length - len(data), 1 << 24))
+            piece = self._read_piece(offset + len(data), length - len(data))
             if not piece:
                 raise ArtifactError(f"{self.path}: the file ends at {offset + len(data)} bytes, truncated while read.")
             data += piece
-        return bytes(data)
+        return data
 
     def _read_piece(self, offset: int, length: int) -> bytes:
         try:

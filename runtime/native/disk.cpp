@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include "system.h"
 #include "threads.h"
@@ -92,7 +93,7 @@ void stop_disk(Context *c) {
 
 void request_block(Context *c, i64 index) {
     Block *block = &c->blocks[index];
-    if (__atomic_load_n(&block->state, __ATOMIC_ACQUIRE) == QUEUED) return;
+    if (state_of(block) == QUEUED) return;
     __atomic_store_n(&block->state, u32(QUEUED), __ATOMIC_RELAXED);
     u32 tail = c->queue_tail;
     c->queue[tail % u32(c->block_count)] = u32(index);
@@ -101,10 +102,10 @@ void request_block(Context *c, i64 index) {
 }
 
 bool await_block(Context *c, Block *block) {
-    u32 state = __atomic_load_n(&block->state, __ATOMIC_ACQUIRE);
+    u32 state = state_of(block);
     if (state == QUEUED) {
         u64 start = now_ns();
-        for (; state == QUEUED; state = __atomic_load_n(&block->state, __ATOMIC_ACQUIRE))
+        for (; state == QUEUED; state = state_of(block))
             futex_wait(&block->state, QUEUED);
         c->statistics.stall_ns += now_ns() - start;
     }
@@ -113,6 +114,12 @@ bool await_block(Context *c, Block *block) {
 }
 
 void drop_cached(Context *c) { posix_fadvise(c->buffered_file, 0, 0, POSIX_FADV_DONTNEED); }
+
+i64 file_changed_ns(Context *c) {
+    struct stat status;
+    if (fstat(c->buffered_file, &status)) return -1;
+    return i64(status.st_mtim.tv_sec) * 1000000000 + status.st_mtim.tv_nsec;
+}
 
 void drain_disk(Context *c) {
     u32 tail = c->queue_tail, head;

@@ -10,6 +10,8 @@ ULL_INTERNAL void request_block(Context *c, i64 block);
 ULL_INTERNAL bool await_block(Context *c, Block *block);
 /* Drops what short unaligned reads have left in the page cache. */
 ULL_INTERNAL void drop_cached(Context *c);
+/* When the file was last written, in nanoseconds. */
+ULL_INTERNAL i64 file_changed_ns(Context *c);
 /* Sleeps until nothing is queued or being read. */
 ULL_INTERNAL void drain_disk(Context *c);
 /* Reads an aligned range of the file; on failure the context's failure names the constant and tile given. */

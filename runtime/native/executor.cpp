@@ -43,16 +43,19 @@ void verify_tiles(void *what, i64 begin, i64 end, u32) {
 bool wait_for(Context *c, Block *block) {
     if (!await_block(c, block)) return false;
     if (!block->resident) c->statistics.bytes_read += u64(block->length);
-    if (block->verified) return true;
+    if (!block->checks_due) return true;
     VerifyJob job = {c, block, &c->constants[block->constant]};
     parallel(c, verify_tiles, &job, block->tiles, c->threads);
-    block->verified = !failed(c);
-    return block->verified;
+    if (failed(c)) return false;
+    block->checks_due--;
+    return true;
 }
+
+bool is_loaded(const Block *block) { return block->resident && state_of(block) == READY && !block->checks_due; }
 
 void request(Context *c, i64 index) {
     Block *block = &c->blocks[index];
-    if (block->resident && block->state == READY && block->verified) return;
+    if (is_loaded(block)) return;
     request_block(c, index);
 }
 
@@ -85,15 +88,29 @@ bool run_commands(Context *c, Command *first, i64 count) {
 
 bool load_resident(Context *c) {
     for (i64 i = 0; i < c->block_count; i++)
-        if (c->blocks[i].resident && c->blocks[i].state == IDLE) request_block(c, i);
+        if (c->blocks[i].resident && state_of(&c->blocks[i]) == IDLE) request_block(c, i);
     for (i64 i = 0; i < c->block_count; i++)
-        if (c->blocks[i].resident && !c->blocks[i].verified && !wait_for(c, &c->blocks[i])) return false;
+        if (c->blocks[i].resident && !is_loaded(&c->blocks[i]) && !wait_for(c, &c->blocks[i])) return false;
     return true;
 }
 
 void forget_streamed(Context *c) {
+    c->streams = 0;
+    for (i64 i = 0; i < c->block_count; i++) {
+        Block *block = &c->blocks[i];
+        if (!is_loaded(block)) __atomic_store_n(&block->state, u32(IDLE), __ATOMIC_RELAXED);
+        if (!block->resident) c->streams = 1;
+    }
+}
+
+/* Blocks are verified when they are first read, and after the file has been written to: what is there already, and
+   what is read next. */
+void notice_changes(Context *c) {
+    i64 changed = file_changed_ns(c);
+    if (changed == c->file_changed_ns) return;
+    c->file_changed_ns = changed;
     for (i64 i = 0; i < c->block_count; i++)
-        if (!c->blocks[i].resident || !c->blocks[i].verified) c->blocks[i].state = IDLE;
+        if (!c->blocks[i].resident) c->blocks[i].checks_due = 2;
 }
 
 /* Brings the blocks into the state in which the commands expect them; also after a run that failed half-way. */
@@ -122,6 +139,7 @@ u32 status_of(Context *c) {
 }
 
 bool run_all(Context *c) {
+    if (c->streams) notice_changes(c);
     if (c->dirty && !prepare(c)) return false;
     prepare_pool(c);
     patch_boundary(c);

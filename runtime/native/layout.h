@@ -68,7 +68,7 @@ struct Block {
     u32 constant;
     u32 resident;
     u32 state;
-    u32 verified;
+    u32 checks_due; /* how many of the next arrivals are to be verified */
 };
 
 struct Constant {
@@ -135,6 +135,8 @@ struct Context {
     Failure failure;
     Statistics statistics;
     u64 *timings; /* nanoseconds of each command, or null */
+    u32 streams;  /* whether blocks are read during runs */
+    i64 file_changed_ns;
 
     alignas(64) u32 queue_tail; /* written by the caller */
     alignas(64) u32 queue_head; /* written by the disk thread */

@@ -29,6 +29,8 @@ static inline void pause_cpu() {
 #endif
 }
 
+static inline u32 state_of(const Block *block) { return __atomic_load_n(&block->state, __ATOMIC_ACQUIRE); }
+
 /* Keeps the first failure of a run; later ones are consequences. */
 static inline void fail(Context *c, const Failure &failure) {
     Failure *slot = &c->failure;

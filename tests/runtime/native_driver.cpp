@@ -74,8 +74,9 @@ void fill_blocks(Setup *s, char *arena) {
     for (i64 b = 0; b < BLOCKS; b++) {
         i64 start = b * PER_BLOCK * TILE_BYTES, lead = start % PAGE_BYTES;
         i64 length = (lead + PER_BLOCK * TILE_BYTES + PAGE_BYTES - 1) & -PAGE_BYTES;
-        char *region = arena + b % SLOTS * SLOT_BYTES;
-        s->blocks[b] = {region, start - lead, length, lead, b * PER_BLOCK, PER_BLOCK, 0, 0, IDLE, 0};
+        bool resident = b == BLOCKS - 1;
+        char *region = arena + (resident ? SLOTS : b % SLOTS) * SLOT_BYTES;
+        s->blocks[b] = {region, start - lead, length, lead, b * PER_BLOCK, PER_BLOCK, 0, resident, IDLE, 1};
         s->pointers[2 * b] = region + lead;
         s->pointers[2 * b + 1] = results;
         s->integers[b] = b * PER_BLOCK;
@@ -85,15 +86,19 @@ void fill_blocks(Setup *s, char *arena) {
     s->constants[1] = {ROWS, ROW_BYTES, STRIDE, TABLE_OFFSET, nullptr, {}};
 }
 
+/* The streamed block that takes the place of block b: the next one in its slot, or the slot's first one. */
+i64 following(i64 b) { return b + SLOTS < BLOCKS - 1 ? b + SLOTS : b % SLOTS; }
+
 void fill_commands(Setup *s, char *staging) {
     Command *next = s->commands;
     for (i64 b = 0; b < SLOTS; b++) *next++ = block_command(READ, b);
+    *next++ = block_command(READ, BLOCKS - 1);
     for (i64 b = 0; b < BLOCKS; b++) {
-        *next++ = block_command(WAIT, b);
+        if (b < BLOCKS - 1) *next++ = block_command(WAIT, b);
         Command launch = {};
         launch.launch = {xor_tiles, s->pointers + 2 * b, s->integers + b, PER_BLOCK, nullptr, staging, 0};
         *next++ = launch;
-        *next++ = block_command(READ, (b + SLOTS) % BLOCKS);
+        if (b < BLOCKS - 1) *next++ = block_command(READ, following(b));
     }
     Command gather = {};
     gather.kind = GATHER;
@@ -103,8 +108,8 @@ void fill_commands(Setup *s, char *staging) {
     s->patches[1] = {s->pointers + 2 * BLOCKS + 1, 0, 1};
     s->boundary[0] = ids;
     s->boundary[1] = rows;
-    s->context.prologue_count = SLOTS;
-    s->context.command_count = next - s->commands - SLOTS;
+    s->context.prologue_count = SLOTS + 1;
+    s->context.command_count = next - s->commands - (SLOTS + 1);
 }
 
 void fill_context(Setup *s, int file, int direct) {
@@ -155,13 +160,13 @@ void drive(const char *path, bool direct) {
     REQUIRE(file >= 0);
     fill_file(file);
     int direct_file = direct ? open(path, O_RDONLY | O_DIRECT) : -1;
-    i64 arena_bytes = SLOTS * SLOT_BYTES + STAGING_BYTES;
+    i64 arena_bytes = (SLOTS + 1) * SLOT_BYTES + STAGING_BYTES;
     void *arena = mmap(nullptr, size_t(arena_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     REQUIRE(arena != MAP_FAILED);
     Setup *s = static_cast<Setup *>(aligned_alloc(128, (sizeof(Setup) + 127) & ~size_t(127)));
     memset(static_cast<void *>(s), 0, sizeof *s);
     fill_blocks(s, static_cast<char *>(arena));
-    fill_commands(s, static_cast<char *>(arena) + SLOTS * SLOT_BYTES);
+    fill_commands(s, static_cast<char *>(arena) + (SLOTS + 1) * SLOT_BYTES);
     fill_context(s, file, direct_file);
     REQUIRE(ull_start(&s->context) == OK);
     REQUIRE(ull_prepare(&s->context) == OK);

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +72,18 @@ def test_every_task_runs_exactly_once(tmp_path: Path, threads: int, rounds: int)
     with load(write(tmp_path / "count.ullage", made)) as runner:
         results = runner()
         assert all((counted == repeats).all() for counted in results)
+
+
+def test_code_loads_where_memory_files_are_forbidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def forbidden(name: str, flags: int = 0) -> int:
+        raise PermissionError("forbidden")
+
+    monkeypatch.setattr(os, "memfd_create", forbidden)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    loaded = Library(shared_object())
+    assert loaded.crc32c(b"123456789") == 0xE3069283 and len(loaded.kernels()) == 4
+    assert list(tmp_path.iterdir()) == []
+    loaded.close()
 
 
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])

@@ -105,6 +105,20 @@ def test_a_corrupt_tile_is_named_when_it_is_first_read(tmp_path: Path, reading: 
         assert np.array_equal(runner(X), W @ X)
 
 
+def test_a_file_that_changes_between_runs_is_verified_again(tmp_path: Path, reading: str) -> None:
+    path = write(tmp_path / "s.ullage", streamed_dot_plan(TILES, K), [W])
+    with load(path) as runner:
+        for _ in range(2):
+            assert np.array_equal(runner(X), W @ X)
+        for tile in (0, 62, 30):
+            flip(path, weights_offset(path) + tile * 4 * K + 5)
+            with pytest.raises(ArtifactError, match=rf"constant w \(tile {tile}\) is corrupt"):
+                for _ in range(2):
+                    runner(X)
+            flip(path, weights_offset(path) + tile * 4 * K + 5)
+            assert np.array_equal(runner(X), W @ X)
+
+
 def test_a_corrupt_resident_tile_refuses_to_load(tmp_path: Path, reading: str) -> None:
     path = write(tmp_path / "r.ullage", resident_dot_plan(TILES, K), [W])
     flip(path, weights_offset(path) + 5 * 4 * K)
