@@ -105,7 +105,9 @@ class Concatenated:
             if low < high:
                 pieces.append(part.read((*box[: self.dim], slice(low - start, high - start), *box[self.dim + 1 :])))
             start = stop
-        return torch.cat(pieces, self.dim) if pieces else self.parts[0].read(_empty(box))
+        if not pieces:
+            return torch.empty([part.stop - part.start for part in box], dtype=self.parts[0].dtype)
+        return torch.cat(pieces, self.dim)
 
     @property
     def key(self) -> str:
@@ -152,10 +154,6 @@ class Computed:
     def key(self) -> str:
         """Function and inputs."""
         return f"{self.text}({','.join(ref.source.key for ref in self.inputs)})"
-
-
-def _empty(box: Box) -> Box:
-    return tuple(slice(0, 0) for _ in box)
 
 
 def permute(base: ConstantRef, dims: Sequence[int]) -> ConstantRef:
