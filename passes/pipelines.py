@@ -10,6 +10,7 @@ from ullage.passes.clean.batch_norm import BatchNorm
 from ullage.passes.clean.canonicalize import Canonicalize
 from ullage.passes.clean.common_subexpressions import CommonSubexpressions
 from ullage.passes.clean.dead_code import DeadCode
+from ullage.passes.clean.flatten_products import FlattenProducts
 from ullage.passes.clean.fold_constants import FoldConstants
 from ullage.passes.clean.simplify import Simplify
 from ullage.passes.clean.views import Views
@@ -40,15 +41,15 @@ CLEAN: tuple[Line, ...] = (
     Line(Attention(), "no matrix of scores in memory; after the rounds, since it matches canonical spellings only"),
     *_ROUND,
     Line(MergeLinear(), "one product for query, key and value; last, since slices hide linears"),
+    Line(FlattenProducts(), "kernels take mm and bmm; last, since everything else is simpler on matmul"),
     Line(DeadCode(), "what no output needs"),
 )
 PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN}
 _KINDS = (
-    Attention, BatchNorm, Canonicalize, CommonSubexpressions, DeadCode, FoldConstants, MergeLinear, Simplify, Views,
+    Attention, BatchNorm, Canonicalize, CommonSubexpressions, DeadCode, FlattenProducts, FoldConstants, MergeLinear,
+    Simplify, Views,
 )  # fmt: skip
-KNOWN: dict[str, type[Pass]] = {
-    kind.name: kind for kind in _KINDS
-}
+KNOWN: dict[str, type[Pass]] = {kind.name: kind for kind in _KINDS}
 
 
 def passes_of(name: str) -> tuple[Pass, ...]:

@@ -1,11 +1,11 @@
 """Canonicalize: one form per concept, so that later passes and lowerings meet few patterns.
 
-    views        reshape, permute, expand, slice with five arguments, cat (no select, stack, split, unsqueeze …)
-    arithmetic   add/sub without alpha, a number instead of a uniform operand, x - c as x + (-c), exact reciprocals,
-                 powers as products and roots, clamp, where.self, _to_copy(dtype) as the only cast
-    products     linear where the right operand is a constant matrix, else matmul that broadcasts batch dimensions
-    convolution  aten.convolution with two dimensions
-    uniform      a tensor that holds one value everywhere is `full(shape, value, dtype=…)`
+views        reshape, permute, expand, slice with five arguments, cat (no select, stack, split, unsqueeze …)
+arithmetic   add/sub without alpha, a number instead of a uniform operand, x - c as x + (-c), exact reciprocals,
+             powers as products and roots, clamp, where.self, _to_copy(dtype) as the only cast
+products     linear where the right operand is a constant matrix, else matmul that broadcasts batch dimensions
+convolution  aten.convolution with two dimensions
+uniform      a tensor that holds one value everywhere is `full(shape, value, dtype=…)`
 """
 
 from __future__ import annotations

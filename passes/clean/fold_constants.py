@@ -162,5 +162,3 @@ def _spell_single_values(edit: Editor, log: RewriteLog) -> None:
         value = ref.read().reshape(()).item()
         full = edit.at(first).call(aten.full.default, list(ref.shape), value, dtype=ref.dtype)
         node.replace_all_uses_with(full)
-
-

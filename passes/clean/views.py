@@ -1,9 +1,9 @@
 """Views: compose chains, cancel inverses, and move views over operators where that makes them meet.
 
-    chains     reshape of reshape, permute of permute, expand of expand, slice of slice, slice of cat
-    no-ops     views that change nothing; a permute that only moves dimensions of size 1 is a reshape
-    cancelled  permute (reshape) of elementwise operators on permuted (reshaped) operands, if nothing remains of it
-    moved      reshape behind linear and softmax, expand behind elementwise operators and table look-ups
+chains     reshape of reshape, permute of permute, expand of expand, slice of slice, slice of cat
+no-ops     views that change nothing; a permute that only moves dimensions of size 1 is a reshape
+cancelled  permute (reshape) of elementwise operators on permuted (reshaped) operands, if nothing remains of it
+moved      reshape behind linear and softmax, expand behind elementwise operators and table look-ups
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def _reaches(tensor: Node, batch: Sequence[Size]) -> bool:
     own = shape_of(tensor)[:-2]
     if len(own) == len(batch) and all(is_one(n) or same_size(n, m) for n, m in zip(own, batch, strict=True)):
         return True
-    return same_size(math.prod(own), math.prod(batch))  # type: ignore[arg-type]
+    return same_size(math.prod(own), math.prod(batch))
 
 
 def _softmax_behind(node: Node) -> Node | None:

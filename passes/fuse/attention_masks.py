@@ -21,7 +21,7 @@ def four_batch(batch: Sequence[Size]) -> tuple[Size, Size]:
     """Batch and heads of attention over any number of batch dimensions: the last one is the heads."""
     if len(batch) < 2:
         return (batch[0] if batch else 1, 1)
-    return (math.prod(batch[:-1]), batch[-1])  # type: ignore[arg-type]
+    return (math.prod(batch[:-1]), batch[-1])
 
 
 def can_regroup(mask: Mask, batch: Sequence[Size]) -> bool:
@@ -93,5 +93,3 @@ def _applied(edit: Editor, total: Node | None, mask: Mask, node: Node, dtype: to
     if mask.factor != 1.0:
         added = edit.call(aten.mul.Tensor, added, mask.factor)
     return added if total is None else edit.call(aten.add.Tensor, total, added)
-
-
