@@ -98,6 +98,11 @@ def apply_text(op: str, dtype: str, arg_dtype: str, args: list[str], n: int) -> 
     return wrap_text(_int_text(op, arg_dtype, args, n), arg_dtype, n)
 
 
+def bounded_text(op: str, value: str, bound: str, n: int) -> str:
+    """`max` or `min` of floats with a bound that is not NaN (the value may be)."""
+    return f"ull_raw_{op}<{n}>({bound}, {value})"
+
+
 def _bool_text(op: str, args: list[str], n: int) -> str:
     if op == "not":
         return f"ull_not<{n}>({args[0]})"

@@ -7,13 +7,18 @@ from collections.abc import Mapping
 from ullage.codegen.cpp import ops
 from ullage.codegen.cpp.access import load_text, store_text
 from ullage.codegen.cpp.blocks import Blocks
-from ullage.codegen.loops.ir import Apply, Cast, Const, Dim, Expr, Load, Ref, Var
+from ullage.codegen.loops.ir import FLOATS, Apply, Cast, Const, Dim, Expr, Load, Ref, Var
 from ullage.codegen.loops.poly import Poly, atom_key, linear_in, to_poly, unique
 
 _COMPARE_TO_ZERO = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _QUOTIENTS = {"floordiv": "/", "truncdiv": "/", "mod": "%"}
 _INDEX_OPS = frozenset({"add", "sub", "mul", "neg", *_QUOTIENTS})
 _MAX_STEP = 1 << 20
+
+
+def _number(args: tuple[Expr, ...]) -> int | None:
+    """The position of a constant argument that is not NaN."""
+    return next((i for i, a in enumerate(args) if isinstance(a, Const) and a.value == a.value), None)
 
 
 def _not_negative(expr: Expr) -> bool:
@@ -93,7 +98,10 @@ class Scope(Blocks):
                     return compared
                 if n == 1 and dtype == "int64" and op in _INDEX_OPS:
                     return self._scalar_index(expr)
-                return ops.apply_text(op, dtype, args[-1].dtype, [self.emit(a, n) for a in args], n)
+                texts = [self.emit(a, n) for a in args]
+                if op in ("max", "min") and dtype in FLOATS and (bound := _number(args)) is not None:
+                    return ops.bounded_text(op, texts[1 - bound], texts[bound], n)
+                return ops.apply_text(op, dtype, args[-1].dtype, texts, n)
             case Var():
                 return f"ull_to_i64<{n}>(ull_iota<{n}>()) + ull_splat<{n}>((ull_i64)({self.emit(expr, 1)}))"
             case _:

@@ -376,9 +376,38 @@ template <int N, class V> ULL_FN V ull_fma(V a, V b, V c) {
 }
 /* A product that no later sum is contracted with. */
 template <int N, class V> ULL_FN V ull_mul(V a, V b) { return ull_keep(a * b); }
+/* The machine's minimum and maximum: b if either is NaN. */
+#if defined(__AVX__)
+#define ULL_RAW(name, compare, single, pair) \
+    template <int N, class V> ULL_FN V name(V a, V b) { \
+        if constexpr (N > 1 && sizeof(V) >= 16 && sizeof(V) <= 4 * ULL_LANES) { \
+            V r; \
+            if constexpr (__is_same(V, ull_f32<N>)) __asm__("v" single " %2, %1, %0" : "=v"(r) : "v"(a), "v"(b)); \
+            else if constexpr (__is_same(V, ull_f64<N>)) __asm__("v" pair " %2, %1, %0" : "=v"(r) : "v"(a), "v"(b)); \
+            else r = a compare b ? a : b; \
+            return r; \
+        } else return a compare b ? a : b; \
+    }
+#else
+#define ULL_RAW(name, compare, single, pair) \
+    template <int N, class V> ULL_FN V name(V a, V b) { return a compare b ? a : b; }
+#endif
+ULL_RAW(ull_raw_min, <, "minps", "minpd")
+ULL_RAW(ull_raw_max, >, "maxps", "maxpd")
 /* NaN if either is NaN. */
-template <int N, class V> ULL_FN V ull_max(V a, V b) { return ((a > b) | (a != a)) ? a : b; }
-template <int N, class V> ULL_FN V ull_min(V a, V b) { return ((a < b) | (a != a)) ? a : b; }
+template <int N, class V> ULL_FN V ull_max(V a, V b) { return ull_select<N>(ull_ne<N>(a, a), a, ull_raw_max<N>(a, b)); }
+template <int N, class V> ULL_FN V ull_min(V a, V b) { return ull_select<N>(ull_ne<N>(a, a), a, ull_raw_min<N>(a, b)); }
+
+#if defined(__AVX512F__)
+/* Entries of a table of 32, by the low five bits of each lane. */
+ULL_FN ull_f32<16> ull_look_up(const float (&table)[32], ull_i32<16> at) {
+#if defined(__clang__)
+    return __builtin_ia32_vpermi2varps512(ull_load<float, 16>(table), at, ull_load<float, 16>(table + 16));
+#else
+    return __builtin_ia32_vpermt2varps512_mask(at, ull_load<float, 16>(table), ull_load<float, 16>(table + 16), -1);
+#endif
+}
+#endif
 
 /* One scalar function per lane. */
 template <int N, class V, class F> ULL_FN V ull_each(V a, F f) {
