@@ -267,7 +267,7 @@ class _Emitter:
         text, index = p.value(value).text, p.value(s.index).text
         text = f"tl.broadcast_to({text}, {shape})"
         if half:
-            text += f".to({ops.type_text(s.value.dtype)})"
+            text = ops.halved(text, s.value.dtype)
         mask = " & ".join(p.masks[a] for a in sorted(p.masks))
         p.line(f"tl.store({p.buffers[s.buffer]} + tl.broadcast_to({index}, {shape}), {text}, mask={mask})")
         self.stored.add(s.buffer)

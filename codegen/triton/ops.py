@@ -40,7 +40,12 @@ def literal(value: int | float | bool, dtype: str) -> str:
 
 def rounded(text: str, dtype: str) -> str:
     """The held value rounded to a half type (other dtypes: as it is)."""
-    return f"({text}).to({type_text(dtype)}).to(tl.float32)" if dtype in HALVES else text
+    return f"{halved(text, dtype)}.to(tl.float32)" if dtype in HALVES else text
+
+
+def halved(text: str, dtype: str) -> str:
+    """A float32 value in a half type, rounded to nearest even."""
+    return f"({text}).to({type_text(dtype)})"
 
 
 def loaded(text: str, dtype: str) -> str:
@@ -96,6 +101,7 @@ _BOOL = {
     "and": "({0} & {1})", "or": "({0} | {1})", "xor": "({0} ^ {1})", "not": "({0} == 0)", "add": "({0} | {1})",
     "mul": "({0} & {1})", "max": "({0} | {1})", "min": "({0} & {1})", "eq": "({0} == {1})", "ne": "({0} != {1})",
     "where": "tl.where({0}, {1}, {2})",
+    **{op: f"({{0}}.to(tl.int32) {_INFIX[op]} {{1}}.to(tl.int32))" for op in ("lt", "le", "gt", "ge")},
 }  # fmt: skip
 
 
@@ -110,8 +116,8 @@ def apply(op: str, argument_dtype: str, dtype: str, args: list[str]) -> str:
     text = template(op, argument_dtype)
     assert text is not None, f"{op} on {argument_dtype}"
     bits = 64 if argument_dtype == "int64" else 32
-    if argument_dtype in _NARROW and op in ("shl", "shr", "pow", "not", "neg"):
-        args = [f"{a}.to(tl.int32)" for a in args]
+    if argument_dtype in _NARROW:
+        args = [f"{a}.to(tl.int32)" for a in args] if op != "where" else args
     result = text.format(*args, bits=bits)
     if dtype in _NARROW:
         return f"({result}).to({held_text(dtype)})"

@@ -14,10 +14,12 @@ os.environ["TRITON_INTERPRET"] = "1"
 import numpy as np
 import torch
 import triton.language as tl
+from triton.runtime import interpreter
 from triton.runtime.interpreter import TensorHandle
+
 from ullage.codegen.loops.ir import LoopKernel
-from ullage.codegen.triton.build import load_function
 from ullage.codegen.triton.blocks import Blocks
+from ullage.codegen.triton.build import load_function
 from ullage.codegen.triton.emit import emit_triton
 
 _TORCH = {
@@ -32,6 +34,16 @@ _NUMPY: Mapping[str, Callable[..., Any]] = {
     "trunc": np.trunc, "pow": np.power, "fmod": np.fmod, "atan2": np.arctan2, "sqrt": np.sqrt,
     "erf": lambda x: torch.erf(torch.from_numpy(np.ascontiguousarray(x))).numpy(),
 }  # fmt: skip
+
+
+_truncating = interpreter._convert_float
+
+
+def _rounding(data: Any, source: Any, target: Any, mode: Any) -> Any:
+    """The interpreter cuts float32 off to bfloat16 where compiled code rounds to nearest even."""
+    if source != tl.float32 or target != tl.bfloat16:
+        return _truncating(data, source, target, mode)
+    return torch.from_numpy(data.astype(np.float32)).to(torch.bfloat16).view(torch.uint16).numpy()
 
 
 class Libdevice:
@@ -71,5 +83,6 @@ def attempt(case: tuple[Any, ...]) -> dict[str, torch.Tensor] | str:
 
 
 if __name__ == "__main__":
+    interpreter._convert_float = _rounding
     cases = pickle.load(sys.stdin.buffer)
     sys.stdout.buffer.write(pickle.dumps({name: attempt(case) for name, case in cases.items()}))
