@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ullage.passes.plan.planner import PlanRequest, Rates
 from ullage.plan.plan import Held, TensorInfo
@@ -12,6 +13,7 @@ from ullage.plan.steps import Constant, Gather, Operand, Schedule, Step, Storage
 RATES = Rates(220e9, 36e9, 2.5e9, 1e-4, 5e-6)
 HELD = (Held("code", 200 * 1024), Held("stacks", 320 * 1024))
 _PANEL = 48
+Kind = Literal["temp", "input", "output"]
 
 
 @dataclass
@@ -22,9 +24,9 @@ class Network:
     storages: dict[str, Storage] = field(default_factory=dict)
     constants: list[Constant] = field(default_factory=list)
 
-    def storage(self, name: str, size: int, kind: str = "temp") -> str:
+    def storage(self, name: str, size: int, kind: Kind = "temp") -> str:
         """Declare a storage of `size` bytes."""
-        self.storages[name] = Storage(name, Size.of(size), kind)  # type: ignore[arg-type]
+        self.storages[name] = Storage(name, Size.of(size), kind)
         return name
 
     def constant(self, name: str, size: int) -> Operand:
@@ -36,7 +38,9 @@ class Network:
         """Size of a storage."""
         return self.storages[name].bytes.evaluate({})
 
-    def gemm(self, name: str, source: str, m: int, n: int, k: int, residual: str | None = None, kind: str = "temp") -> str:
+    def gemm(
+        self, name: str, source: str, m: int, n: int, k: int, residual: str | None = None, kind: Kind = "temp"
+    ) -> str:
         """out[m, n] = source[m, k] · w + bias (+ residual, in place), float32."""
         tiles = -(-n // _PANEL)
         self.constants.append(Constant(f"{name}.w", tiles, _PANEL * k * 4))
@@ -53,7 +57,7 @@ class Network:
         )  # fmt: skip
         return out
 
-    def elementwise(self, name: str, source: str, features: int, kind: str = "temp") -> str:
+    def elementwise(self, name: str, source: str, features: int, kind: Kind = "temp") -> str:
         """A normalisation with two small constants, in place where it can be."""
         size = self.bytes(source)
         out = self.storage(f"{name}.out", size, kind)
@@ -61,15 +65,18 @@ class Network:
             Operand(source, "r"), self.constant(f"{name}.scale", features * 4),
             self.constant(f"{name}.shift", features * 4), Operand(out, "w"),
         )  # fmt: skip
-        self.steps.append(Step(name, f"norm_{size}", operands, (), Size.of(16), inplace=((0, 3),), flops=size, bytes=2 * size))
+        self.steps.append(
+            Step(name, f"norm_{size}", operands, (), Size.of(16), inplace=((0, 3),), flops=size, bytes=2 * size)
+        )
         return out
 
     def request(self, threads: int = 2, rates: Rates = RATES) -> PlanRequest:
         """The whole as a request; inputs and outputs are float32 vectors."""
         schedule = Schedule(tuple(self.steps), tuple(self.storages.values()), tuple(self.constants), ())
+        stored = self.storages.items()
         inputs, outputs = (
-            tuple(TensorInfo(s.name, "float32", ((s.bytes.evaluate({}) // 4,),)) for s in schedule.storages if s.kind == k)
-            for k in ("input", "output")
+            tuple(TensorInfo(n, "float32", ((self.bytes(n) // 4,),)) for n, s in stored if s.kind == kind)
+            for kind in ("input", "output")
         )
         return PlanRequest(schedule, inputs, outputs, HELD, threads, rates)
 
@@ -121,7 +128,8 @@ def resnet50(size: int = 224) -> PlanRequest:
     x = net.gemm("stem", image, side * side, 64, 147)
     side //= 2
     pooled = net.storage("pooled", side * side * 64 * 4)
-    net.steps.append(Step("pool", "pool", (Operand(x, "r"), Operand(pooled, "w")), (), Size.of(side), bytes=side**2 * 1280))
+    pool = (Operand(x, "r"), Operand(pooled, "w"))
+    net.steps.append(Step("pool", "pool", pool, (), Size.of(side), bytes=side * side * 1280))
     x, channels = pooled, 64
     for stage, (blocks, width) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512))):
         for block in range(blocks):
@@ -132,6 +140,7 @@ def resnet50(size: int = 224) -> PlanRequest:
             shortcut = x if block else net.gemm(f"{name}.down", x, side * side, 4 * width, channels)
             x, channels = net.gemm(f"{name}.c", middle, side * side, 4 * width, width, residual=shortcut), 4 * width
     mean = net.storage("mean", channels * 4)
-    net.steps.append(Step("mean", "mean", (Operand(x, "r"), Operand(mean, "w")), (), Size.of(8), bytes=side * side * 8192))
+    average = (Operand(x, "r"), Operand(mean, "w"))
+    net.steps.append(Step("mean", "mean", average, (), Size.of(8), bytes=side * side * 8192))
     net.gemm("classes", mean, 1, 1000, channels, kind="output")
     return net.request()

@@ -202,10 +202,8 @@ def _space_problems(plan: Plan) -> Iterator[str]:
 
 def _staging_problems(plan: Plan, where: str, command: Gather) -> Iterator[str]:
     constant = plan.constants[command.constant]
-    rows = range(min(DIRECT_IO_BYTES // 16, constant.tiles))
-    lead = max(((constant.file_offset + r * constant.tile_stride) % DIRECT_IO_BYTES for r in rows), default=0)
-    row_bytes = lead + constant.tile_bytes + 4
-    if command.staging_bytes % DIRECT_IO_BYTES or command.staging_bytes < row_bytes:
+    touched = 2 * DIRECT_IO_BYTES + (constant.tile_bytes + 2) // DIRECT_IO_BYTES * DIRECT_IO_BYTES
+    if command.staging_bytes % DIRECT_IO_BYTES or command.staging_bytes < touched:
         yield f"{where}: staging of {command.staging_bytes} bytes cannot hold a row"
 
 

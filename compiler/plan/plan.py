@@ -31,7 +31,10 @@ class Pointer(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Launch(msgspec.Struct, frozen=True, tag="launch"):
-    """Run `kernels[kernel]` over `tasks` tasks. `shared` and `thread` are arena offsets (thread i adds i·thread_stride)."""
+    """Run `kernels[kernel]` over `tasks` tasks.
+
+    `shared` and `thread` are arena offsets of workspaces (thread i adds i·thread_stride).
+    """
 
     kernel: int
     pointers: tuple[Pointer, ...]
@@ -50,11 +53,19 @@ class Launch(msgspec.Struct, frozen=True, tag="launch"):
     """The pointer that walks a tiled constant (the last two integers are its first tile and tile count), or -1."""
 
 
+CHECKSUM_BYTES = 4
+
+
+def row_span_bytes(row_bytes: int) -> int:
+    """Bytes of the most pages that a row and its checksum can touch, wherever it lies: the least staging that works."""
+    return ((row_bytes + CHECKSUM_BYTES + DIRECT_IO_BYTES - 2) // DIRECT_IO_BYTES + 1) * DIRECT_IO_BYTES
+
+
 class Gather(msgspec.Struct, frozen=True, tag="gather"):
     """Copy rows of constant number `constant` by index to `out`: from resident `block`, or from disk if block is -1.
 
     Row r of the file lies at r·tile_stride of the constant. `staging` (arena offset, `staging_bytes` long, aligned for
-    direct I/O) receives what the disk delivers.
+    direct I/O) receives what the disk delivers, and has at least `row_span_bytes` of the table.
     """
 
     constant: int

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from ullage.plan.plan import DIRECT_IO_BYTES, Command, Gather, Launch, Plan, Prediction, Read, Wait
+from ullage.plan.plan import DIRECT_IO_BYTES, Command, Gather, Launch, Plan, Prediction, Read, Wait, row_span_bytes
 from ullage.plan.sizes import evaluate
 
 _CALLS = 6
@@ -69,15 +69,17 @@ def _events(
         return [Event("wait", command.block, rates.traffic_seconds(plan.blocks[command.block].bytes))]
     run = Event("run", -1, costs[command.step] * share + rates.launch_seconds)
     if isinstance(command, Gather) and command.block < 0:
-        stride = plan.constants[command.constant].tile_stride
-        return [Event("block", -1, staged_rows_seconds(evaluate(command.count, dims), stride, rates)), run]
+        row_bytes = plan.constants[command.constant].tile_bytes
+        readers = min(plan.threads, command.staging_bytes // row_span_bytes(row_bytes))
+        seconds = staged_rows_seconds(evaluate(command.count, dims), row_bytes, max(1, readers), rates)
+        return [Event("block", -1, seconds), run]
     return [run]
 
 
-def staged_rows_seconds(rows: int, stride_bytes: int, rates: Rates) -> float:
-    """Seconds to read `rows` scattered rows of a table from the disk, one request each."""
-    extent_bytes = -(-stride_bytes // DIRECT_IO_BYTES) * DIRECT_IO_BYTES
-    return rows * rates.read_seconds(extent_bytes)
+def staged_rows_seconds(rows: int, row_bytes: int, readers: int, rates: Rates) -> float:
+    """Seconds in which `readers` threads read `rows` scattered rows of a table, one request each."""
+    share = rows / min(readers, rows) if rows else 0.0
+    return share * rates.disk_latency_s + rows * (row_bytes + DIRECT_IO_BYTES) / rates.disk_bytes_per_s
 
 
 def play(events: Sequence[Event], streamed_bytes: int) -> Prediction:

@@ -17,10 +17,10 @@ from ullage.plan.tables import BLOCK_BYTES, COMMAND_BYTES, QUEUE_BYTES
 
 
 class Segment(NamedTuple):
-    """Tiles first .. first + count of a constant, pinned or streamed."""
+    """Tiles first .. first + tiles of a constant, pinned or streamed."""
 
     first: int
-    count: int
+    tiles: int
     pinned: bool
 
 
@@ -41,7 +41,7 @@ class Chunk(NamedTuple):
 
     weight: int
     first: int
-    count: int
+    tiles: int
     bytes: int
     resident: bool
 
@@ -54,7 +54,7 @@ class Shot(NamedTuple):
 
     position: int
     first: int
-    count: int
+    tiles: int
     blocks: Mapping[int, int]
     fresh: tuple[int, ...]
     seconds: float
@@ -160,8 +160,8 @@ class _Cutter:
 
 def split(segment: Segment, limit: int) -> list[Segment]:
     """A segment in the fewest parts of at most `limit` tiles, as even as possible."""
-    parts = -(-segment.count // limit)
-    edges = [segment.first + segment.count * i // parts for i in range(parts + 1)]
+    parts = -(-segment.tiles // limit)
+    edges = [segment.first + segment.tiles * i // parts for i in range(parts + 1)]
     return [Segment(low, high - low, segment.pinned) for low, high in pairwise(edges)]
 
 
@@ -216,8 +216,9 @@ def _bundle(plan_cut: Cut, number: int, last: int, tiled: int, room: int) -> Bun
 def staging_bytes(space: Space, position: int) -> int:
     """Staging for the rows of a gather: all of them or a batch, as far as there is a hole."""
     work = space.problem.works[space.packing.order[position]]
-    row = space.problem.weights[work.table].row_region_bytes
-    return row * max(1, min(work.rows, STAGED_ROWS, space.holes[position] // row))
+    span = space.problem.weights[work.table].unit_bytes
+    rows = min(work.rows, max(STAGED_ROWS, space.problem.request.threads))
+    return span * max(1, min(rows, space.holes[position] // span))
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,9 @@ def _events(plan_cut: Cut, ring: Ring) -> list[Event]:
         events += [Event("wait", b, rates.traffic_seconds(plan_cut.chunks[b].bytes)) for b in shot.fresh]
         if number in ring.staging:
             work = problem.works[plan_cut.space.packing.order[shot.position]]
-            stride = problem.weights[work.table].stride
-            events.append(Event("block", -1, staged_rows_seconds(work.rows, stride, rates)))
+            weight = problem.weights[work.table]
+            readers = min(problem.request.threads, staging_bytes(plan_cut.space, shot.position) // weight.unit_bytes)
+            seconds = staged_rows_seconds(work.rows, weight.tile_bytes, readers, rates)
+            events.append(Event("block", -1, seconds))
         events.append(Event("run", -1, shot.seconds))
     return events + [Event("read", b, rates.read_seconds(plan_cut.chunks[b].bytes)) for b in due[-1]]

@@ -142,13 +142,13 @@ class _Writer:
             places[number] = end
             end += chunks[number].bytes
         return tuple(
-            Block(c.weight, c.first, c.count, places[n], c.bytes, self._lead(n), c.resident)
+            Block(c.weight, c.first, c.tiles, places[n], c.bytes, self._lead(n), c.resident)
             for n, c in enumerate(chunks)
         )
 
     def _is_packed(self, number: int) -> bool:
         chunk = self.draft.cut.chunks[number]
-        return chunk.resident and is_packed(self.problem.weights[chunk.weight], chunk.count)
+        return chunk.resident and is_packed(self.problem.weights[chunk.weight], chunk.tiles)
 
     def _lead(self, number: int) -> int:
         chunk = self.draft.cut.chunks[number]
@@ -164,12 +164,12 @@ class _Writer:
             return self._gather(number, shot, step, work, reads, writes)
         tiled = work.tiled >= 0
         shared = self.packing.workspaces.get(work.index, 0)
-        extra: tuple[Program, ...] = ((shot.first,), (shot.count,)) if tiled else ()
+        extra: tuple[Program, ...] = ((shot.first,), (shot.tiles,)) if tiled else ()
         return Launch(
             kernel=self.kernels[step.kernel],
             pointers=tuple(self._pointer(o, shot) for o in step.operands),
             integers=(*(i.tokens for i in step.integers), *extra),
-            tasks=(step.tasks * shot.count if tiled else step.tasks).tokens,
+            tasks=(step.tasks * shot.tiles if tiled else step.tasks).tokens,
             shared=shared,
             thread=shared + work.shared_bytes,
             thread_stride=work.thread_stride,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from math import gcd
 
 from ullage.analysis.cost import roofline_seconds
 from ullage.analysis.lifetimes import Access
-from ullage.plan.plan import DIRECT_IO_BYTES, Held, TensorInfo
+from ullage.plan.plan import CHECKSUM_BYTES, DIRECT_IO_BYTES, Held, TensorInfo, row_span_bytes
 from ullage.plan.simulate import Rates
 from ullage.plan.steps import Constant, Gather, Operand, Schedule, Step
 from ullage.plan.tables import PATCH_BYTES, WORD_BYTES
@@ -15,7 +16,7 @@ from ullage.plan.tables import PATCH_BYTES, WORD_BYTES
 ALIGNMENT_BYTES = 64
 SMALL_BYTES = 16 * 1024
 """Constants up to this size are pinned before anything else and never share the ring at generous budgets."""
-STAGED_ROWS = 64
+STAGED_ROWS = 16
 """Rows of a gathered table that are read from disk per batch, where memory allows."""
 
 
@@ -73,16 +74,10 @@ class Weight:
         return max(DIRECT_IO_BYTES, align(lead + count * self.stride, DIRECT_IO_BYTES))
 
     @property
-    def row_region_bytes(self) -> int:
-        """Staging that holds any one row with its checksum at any misalignment it can have in the file."""
-        lead = DIRECT_IO_BYTES - gcd(self.stride, DIRECT_IO_BYTES)
-        return align(lead + self.tile_bytes + 4, DIRECT_IO_BYTES)
-
-    @property
     def unit_bytes(self) -> int:
         """The least region that a use of the constant needs while it is streamed."""
         if self.gathered:
-            return self.row_region_bytes
+            return row_span_bytes(self.tile_bytes)
         if not self.splittable:
             return self.region_bytes(0, self.tiles)
         return max(self.region_bytes(i, 1) for i in range(min(self.tiles, _lead_period(self.stride))))
@@ -113,7 +108,7 @@ def understand(request: PlanRequest) -> Problem:
         raise ValueError(f"illegal schedule: {'; '.join(complaints)}.")
     dims = {d.name: d.maximum for d in schedule.dimensions}
     temps = [s for s in schedule.storages if s.kind == "temp"]
-    weights = tuple(_weight(c, schedule) for c in schedule.constants)
+    weights = _weights(schedule)
     numbers = {s.name: i for i, s in enumerate(temps)}
     constants = {c.name: i for i, c in enumerate(schedule.constants)}
     reader = _Reader(dims, numbers, constants, weights, request)
@@ -143,13 +138,19 @@ def _access(step: Step | Gather, constants: dict[str, int]) -> Access:
     )
 
 
-def _weight(constant: Constant, schedule: Schedule) -> Weight:
-    uses = [o.tiled for s in schedule.steps if isinstance(s, Step) for o in s.operands if o.target == constant.name]
-    tables = sum(isinstance(s, Gather) and s.table == constant.name for s in schedule.steps)
-    steps = sum(isinstance(s, Step) and any(o.target == constant.name for o in s.operands) for s in schedule.steps)
-    stride = align(constant.tile_bytes + 4, 16) if constant.gathered else constant.tile_bytes
-    splittable = constant.tiles > 1 and bool(uses) and all(uses)
-    return Weight(constant.tiles, constant.tile_bytes, stride, constant.gathered, splittable, steps + tables)
+def _weights(schedule: Schedule) -> tuple[Weight, ...]:
+    uses: Counter[str] = Counter()
+    untiled: set[str] = set()
+    for step in schedule.steps:
+        uses.update({o.target for o in operands(step)} | ({step.table} if isinstance(step, Gather) else set()))
+        untiled.update(o.target for o in operands(step) if not o.tiled)
+    return tuple(_weight(c, uses[c.name], c.name not in untiled) for c in schedule.constants)
+
+
+def _weight(constant: Constant, uses: int, always_tiled: bool) -> Weight:
+    stride = align(constant.tile_bytes + CHECKSUM_BYTES, 16) if constant.gathered else constant.tile_bytes
+    splittable = constant.tiles > 1 and always_tiled and not constant.gathered
+    return Weight(constant.tiles, constant.tile_bytes, stride, constant.gathered, splittable, uses)
 
 
 @dataclass(frozen=True)
@@ -210,10 +211,8 @@ class _Reader:
 
 def _complaints(request: PlanRequest) -> list[str]:
     schedule = request.schedule
-    names = [s.name for s in schedule.storages] + [c.name for c in schedule.constants]
-    found = [f"the name {n!r} is used twice" for n in sorted({n for n in names if names.count(n) > 1})] if (
-        len(set(names)) != len(names)
-    ) else []
+    names = Counter([*(s.name for s in schedule.storages), *(c.name for c in schedule.constants)])
+    found = [f"the name {name!r} is used {count} times" for name, count in names.items() if count > 1]
     for kind, tensors in (("input", request.inputs), ("output", request.outputs)):
         stored = [s.name for s in schedule.storages if s.kind == kind]
         if stored != [t.name for t in tensors]:

@@ -189,7 +189,8 @@ class _Placed:
     @staticmethod
     def room(count: int) -> _Placed:
         """Empty, with room for `count` rectangles."""
-        return _Placed(*(np.zeros(count, np.int64) for _ in range(4)))
+        first, last, low, high = np.zeros((4, count), np.int64)
+        return _Placed(first, last, low, high)
 
     def add(self, first: int, last: int, low: int, high: int) -> None:
         """Place one rectangle."""

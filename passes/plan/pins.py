@@ -27,7 +27,7 @@ class Piece(NamedTuple):
 
     weight: int
     first: int
-    count: int
+    tiles: int
     bytes: int
     load_seconds: float
 
@@ -42,7 +42,8 @@ class Economy:
     @cached_property
     def first_use_seconds(self) -> dict[int, tuple[float, float]]:
         """For each constant (start, duration) of the first step that uses it, in seconds of pure computing."""
-        clock, found = 0.0, {}
+        clock = 0.0
+        found: dict[int, tuple[float, float]] = {}
         for step in self.order:
             seconds = self.problem.works[step].seconds
             for c in used_weights(self.problem, step):
@@ -60,7 +61,7 @@ class Economy:
         rates, weight = self.problem.request.rates, self.problem.weights[c]
         if weight.gathered:
             rows = sum(work.rows for work in self.problem.works if work.table == c)
-            return staged_rows_seconds(rows, weight.stride, rates)
+            return staged_rows_seconds(rows, weight.tile_bytes, self.problem.request.threads, rates)
         return weight.uses * rates.read_seconds(weight.bytes)
 
 
@@ -97,7 +98,7 @@ def choose(space: Space, economy: Economy, budget_bytes: int, style: Style, tabl
         elif not problem.weights[group[0]].gathered:
             parts = _spread(space, economy, group, left, style)
             for part, keep in parts:
-                pieces.setdefault(part.weight, []).append(Segment(part.first, part.count, keep))
+                pieces.setdefault(part.weight, []).append(Segment(part.first, part.tiles, keep))
                 left -= part.bytes if keep else 0
     pins = dict(none_pinned(problem, frozenset(pinned)))
     pins.update({c: _merged(segments) for c, segments in pieces.items()})
@@ -128,7 +129,7 @@ def _merged(segments: Sequence[Segment]) -> tuple[Segment, ...]:
     for segment in segments:
         if result and result[-1].pinned == segment.pinned:
             last = result.pop()
-            segment = Segment(last.first, last.count + segment.count, last.pinned)
+            segment = Segment(last.first, last.tiles + segment.tiles, last.pinned)
         result.append(segment)
     return tuple(result)
 

@@ -40,15 +40,18 @@ class Profile:
         right = bisect_left(self.starts, high)
         return max(self.values[left:right])
 
-    def earliest_window(self, length: int, before: int) -> tuple[int, int]:
+    def earliest_window(self, length: int, before: int, soon: int) -> tuple[int, int]:
         """(base, last use) of the page-aligned window that has been free for longest, the highest of equals.
 
-        Only windows free since before launch `before` count; ValueError if there is none.
+        Only windows free since before launch `before` count, ValueError if there is none; the first one found that was
+        last used before launch `soon` is good enough, because the disk's queue has no use for it earlier.
         """
         starts, values = self.starts, self.values
         best, place = before, -1
         high = self.size // DIRECT_IO_BYTES * DIRECT_IO_BYTES
         for index in range(len(starts) - 1, -1, -1):
+            if best < soon:
+                break
             if values[index] < best:
                 end = starts[index + 1] if index + 1 < len(starts) else high
                 base, latest = self._window(end // DIRECT_IO_BYTES * DIRECT_IO_BYTES - length, length, index, best)
@@ -179,7 +182,7 @@ def _walk(profile: Profile, stops: Sequence[Stop]) -> _Placed:
             profile.use(low, high, stop.last)
         for launch, bundle in stop.bundles:
             length = bundle.room + sum(d.bytes for d in bundle.lasting)
-            base, latest = profile.earliest_window(length, launch)
+            base, latest = profile.earliest_window(length, launch, placed.earliest)
             if bundle.own is not None:
                 placed.put(bundle.own, base, latest)
             base += bundle.room

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 from ullage.passes.plan.model import ALIGNMENT_BYTES, Problem, Weight, align
 from ullage.passes.plan.pack import Interval, Packing, needed_bytes
@@ -98,6 +99,17 @@ def longest_hole(ranges: Sequence[Interval], size: int) -> int:
 
 def _pages(value: int) -> int:
     return value // DIRECT_IO_BYTES * DIRECT_IO_BYTES
+
+
+def critical_sizes(problem: Problem, packing: Packing) -> list[int]:
+    """Sizes at which some step finds room for one more of the constants that it streams, ascending, in whole pages."""
+    found = {align(packing.height, DIRECT_IO_BYTES)}
+    for step, ranges in zip(packing.order, packing.occupied, strict=True):
+        used = (problem.weights[c] for c in used_weights(problem, step))
+        units = sorted((w.unit_bytes for w in used if not always_resident(w)), reverse=True)
+        found.update(needed_bytes(ranges, unit) for unit in accumulate(units))
+    least = align(packing.height, DIRECT_IO_BYTES)
+    return sorted({max(least, align(size, DIRECT_IO_BYTES)) for size in found})
 
 
 def streaming_bytes(problem: Problem, packing: Packing) -> int:

@@ -1,0 +1,164 @@
+"""Search: which drafts are made for a budget, and which one wins.
+
+A draft is fixed by a `Choice`, and so is its peak: a larger budget admits the same drafts and more of them, and is
+therefore never predicted slower.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, zip_longest
+
+from ullage.passes.plan.cut import Draft, Style, cut, draft, tiles_per_block
+from ullage.passes.plan.model import Problem, align
+from ullage.passes.plan.pack import Packing
+from ullage.passes.plan.pins import Economy, choose
+from ullage.passes.plan.space import Space, streaming_bytes
+from ullage.plan.plan import DIRECT_IO_BYTES
+
+_KIB, _MIB = 1 << 10, 1 << 20
+_STYLES = (Style(4 * _MIB, 3), Style(_MIB, 3), Style(256 * _KIB, 4))
+_RING_BYTES = tuple(unit * _KIB << i for i in range(14) for unit in (64, 96))
+_PIN_STEPS = 256
+"""Memory for pinned constants comes in so many steps (of a page at least): drafts are the same for every budget."""
+_EFFORT = 40_000
+"""Launches and blocks that all drafts made for one budget may have together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What tells drafts apart: size of the shared space, steps of memory for pinned constants, style."""
+
+    space_bytes: int
+    pin_step: int
+    style: Style
+    tables_first: bool
+
+
+@dataclass(frozen=True)
+class Search:
+    """Drafts of one problem between the least one and the all-resident one.
+
+    A draft's peak is at most its arena and growing tables plus `fixed_bytes`, rounded up to a page.
+    """
+
+    problem: Problem
+    packing: Packing
+    least: Draft
+    resident: Draft
+    fixed_bytes: int
+    _drafts: dict[Choice, Draft | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _costs: dict[tuple[int, Style], _ReadCosts] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def best(self, budget_bytes: int) -> Draft:
+        """The draft with the least predicted time whose peak is within the budget."""
+        best, effort = self.least, _EFFORT
+        for choice in self._choices(budget_bytes):
+            if self.least_seconds(choice) >= best.prediction.seconds:
+                continue
+            found = self._draft(choice)
+            if found is None:
+                continue
+            effort -= len(found.cut.shots) + len(found.cut.chunks)
+            if self._peak_bytes(found) <= budget_bytes and found.rank < best.rank:
+                best = found
+            if effort <= 0:
+                break
+        return best
+
+    def _peak_bytes(self, what: Draft) -> int:
+        return align(what.arena_and_table_bytes + self.fixed_bytes, DIRECT_IO_BYTES)
+
+    def _choices(self, budget_bytes: int) -> Iterator[Choice]:
+        """Choices that may fit: first the most pinned memory for each size and style, then step by step less.
+
+        Within a round large spaces come first, since their long blocks make for few launches and quick drafts.
+        """
+        tables = (False, True) if any(w.gathered for w in self.problem.weights) else (False,)
+        rows: list[list[Choice]] = []
+        for size in sorted(self._sizes, reverse=True):
+            steps = (budget_bytes - self.fixed_bytes - size) // self._pin_bytes
+            last = min(steps, _PIN_STEPS)
+            for style in _STYLES:
+                for first in tables:
+                    rows.append([Choice(size, s, style, first) for s in range(last, -1, -1)])
+        for choices in zip_longest(*rows):
+            made = [c for c in choices if c is not None]
+            probes = [c for c in made if c.style == _STYLES[0]]
+            yield from probes
+            yield from sorted((c for c in made if c.style != _STYLES[0]), key=self.least_seconds)
+
+    @cached_property
+    def _economy(self) -> Economy:
+        return Economy(self.problem, self.packing.order)
+
+    @cached_property
+    def _pin_bytes(self) -> int:
+        return max(DIRECT_IO_BYTES, -(-self.resident.cut.resident_bytes // _PIN_STEPS))
+
+    @cached_property
+    def _sizes(self) -> frozenset[int]:
+        """Sizes of the shared space that are worth a try, from activations alone to a ring of many blocks."""
+        low = align(self.packing.height, DIRECT_IO_BYTES)
+        high = streaming_bytes(self.problem, self.packing)
+        most = high + self.resident.cut.resident_bytes
+        middle = align((low + high) // 2, DIRECT_IO_BYTES)
+        return frozenset({low, middle, high, *(high + ring for ring in _RING_BYTES if high + ring < most)})
+
+    def least_seconds(self, choice: Choice) -> float:
+        """A lower bound of the predicted time: computing and memory traffic, or the disk alone."""
+        key = (choice.space_bytes, choice.style)
+        if key not in self._costs:
+            self._costs[key] = _read_costs(self._space(choice.space_bytes), choice.style)
+        costs = self._costs[key]
+        streamed = max(0, costs.total_bytes - choice.pin_step * self._pin_bytes)
+        traffic = self.problem.request.rates.traffic_seconds(streamed)
+        return max(self.resident.prediction.seconds + traffic, costs.least_seconds(streamed))
+
+    def _draft(self, choice: Choice) -> Draft | None:
+        if choice not in self._drafts:
+            space = self._space(choice.space_bytes)
+            pins = choose(space, self._economy, choice.pin_step * self._pin_bytes, choice.style, choice.tables_first)
+            self._drafts[choice] = None if pins is None else draft(cut(space, pins, choice.style), True)
+        return self._drafts[choice]
+
+    def _space(self, size: int) -> Space:
+        return Space(self.problem, self.packing, size)
+
+
+@dataclass(frozen=True, slots=True)
+class _ReadCosts:
+    """Constants that can be streamed, cheapest to read first: running totals of bytes and disk seconds."""
+
+    sizes: tuple[int, ...]
+    seconds: tuple[float, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """All of them."""
+        return self.sizes[-1]
+
+    def least_seconds(self, streamed: int) -> float:
+        """Disk seconds for at least `streamed` bytes."""
+        at = bisect_left(self.sizes, streamed)
+        if at == 0:
+            return 0.0
+        part = (streamed - self.sizes[at - 1]) / (self.sizes[at] - self.sizes[at - 1])
+        return self.seconds[at - 1] + part * (self.seconds[at] - self.seconds[at - 1])
+
+
+def _read_costs(space: Space, style: Style) -> _ReadCosts:
+    """What streaming costs at least if no block is longer than the style and the largest hole allow."""
+    rates, hole = space.problem.request.rates, max(space.holes, default=0)
+    costs = []
+    for weight in space.problem.weights:
+        if not weight.uses or weight.gathered or not weight.bytes:
+            continue
+        tiles = tiles_per_block(weight, hole, style) if weight.splittable else weight.tiles
+        seconds = weight.bytes / rates.disk_bytes_per_s + weight.tiles / tiles * rates.disk_latency_s
+        costs.append((seconds / weight.bytes, weight.bytes, seconds))
+    costs.sort()
+    return _ReadCosts((0, *accumulate(c[1] for c in costs)), (0.0, *accumulate(c[2] for c in costs)))
