@@ -27,16 +27,72 @@ static void ull_zero(float *to, ull_i64 n) {
     for (ull_i64 i = 0; i < n; ++i) to[i] = 0;
 }
 
+/* Lanes a0 b0 a1 b1 … of the lower, or of the upper, halves of two vectors. */
+typedef ull_f32<ULL_LANES> ull_lanes;
+ULL_FN ull_lanes ull_zip_low(ull_lanes a, ull_lanes b) {
+#if ULL_LANES == 16
+    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+#elif ULL_LANES == 8
+    return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+#else
+    return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+#endif
+}
+ULL_FN ull_lanes ull_zip_high(ull_lanes a, ull_lanes b) {
+#if ULL_LANES == 16
+    return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+#elif ULL_LANES == 8
+    return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+#else
+    return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+#endif
+}
+/* One of the log2(lanes) rounds of zips that transpose a square of vectors. */
+ULL_FN void ull_zip_square(ull_lanes *to, const ull_lanes *from) {
+#pragma GCC unroll 8
+    for (int i = 0; i < ULL_LANES / 2; ++i) {
+        to[2 * i] = ull_zip_low(from[i], from[i + ULL_LANES / 2]);
+        to[2 * i + 1] = ull_zip_high(from[i], from[i + ULL_LANES / 2]);
+    }
+}
+/* panel[k * width + n] = b[n * stride_n + k] for a square of n and k. */
+template <class T> static void ull_pack_square(float *panel, const T *b, ull_i64 stride_n, ull_i64 width) {
+    ull_lanes rows[ULL_LANES], other[ULL_LANES];
+#pragma GCC unroll 16
+    for (int n = 0; n < ULL_LANES; ++n) rows[n] = ull_widen_at(b + n * stride_n);
+    ull_zip_square(other, rows);
+    ull_zip_square(rows, other);
+#if ULL_LANES >= 8
+    ull_zip_square(other, rows);
+#if ULL_LANES == 16
+    ull_zip_square(rows, other);
+#else
+    for (int k = 0; k < ULL_LANES; ++k) rows[k] = other[k];
+#endif
+#endif
+#pragma GCC unroll 16
+    for (int k = 0; k < ULL_LANES; ++k) ull_store<float, ULL_LANES>(panel + k * width, rows[k]);
+}
+
 /* panel[k][width] = b[k * stride_k + n * stride_n] for `columns` columns, zero in the rest of the last vector. */
 template <class T>
 static void ull_pack_panel(float *panel, const T *b, ull_i64 stride_k, ull_i64 stride_n, ull_i64 steps,
                            ull_i64 columns, ull_i64 width) {
     const ull_i64 used = (columns + ULL_LANES - 1) / ULL_LANES * ULL_LANES;
-    for (ull_i64 k = 0; k < steps; ++k, panel += width, b += stride_k) {
-        if (stride_n == 1) ull_widen_row(panel, b, columns);
-        else for (ull_i64 n = 0; n < columns; ++n) panel[n] = ull_widen_one(b + n * stride_n);
-        ull_zero(panel + columns, used - columns);
+    if (used > columns)
+        for (ull_i64 k = 0; k < steps; ++k) ull_zero(panel + k * width + columns, used - columns);
+    if (stride_n == 1) {
+        for (ull_i64 k = 0; k < steps; ++k) ull_widen_row(panel + k * width, b + k * stride_k, columns);
+        return;
     }
+    const ull_i64 squares_n = stride_k == 1 ? columns / ULL_LANES * ULL_LANES : 0;
+    const ull_i64 squares_k = steps / ULL_LANES * ULL_LANES;
+    for (ull_i64 n = 0; n < squares_n; n += ULL_LANES)
+        for (ull_i64 k = 0; k < squares_k; k += ULL_LANES)
+            ull_pack_square(panel + k * width + n, b + n * stride_n + k, stride_n, width);
+    for (ull_i64 n = 0; n < columns; ++n)
+        for (ull_i64 k = n < squares_n ? squares_k : 0; k < steps; ++k)
+            panel[k * width + n] = ull_widen_one(b + k * stride_k + n * stride_n);
 }
 
 /* `steps` floats of `span` neighbouring pixels of `channels` each, the first at column w of an image `width` wide: in

@@ -24,6 +24,7 @@ from ullage.codegen.templates import Gemm
 from ullage.errors import InputError
 from ullage.target import Target
 
+_BLOCK_ROWS = 64
 _PACKED_BLOCK_ROWS = 256
 """Rows that share one packing of a variable right operand."""
 
@@ -128,8 +129,8 @@ def _plan(spec: Gemm, target: Target) -> _Plan:
         width=width,
         weight=spec.weight.dtype if spec.weight else "float32",
     )
-    most = 64 if spec.weight else _PACKED_BLOCK_ROWS
-    blocks = row_blocks(m, target.threads, full, most)
+    panels = Const(1) if spec.weight else combine("mul", fold(spec.batch), ceil_div(n, width))
+    blocks = row_blocks(m, target.threads, full, _BLOCK_ROWS if spec.weight else _PACKED_BLOCK_ROWS, panels)
     names = Names.of(spec.buffers, spec.dims)
     epilogue = Epilogue(spec.epilogue, names, tiles, target, known(n), batch=spec.weight is None)
     return _Plan(spec, m, n, k, chunk_steps(k), tiles, blocks, names, epilogue)

@@ -11,7 +11,6 @@ from ullage.plan.sizes import Size
 CHUNK_STEPS = 384
 """Longest run of k whose partial sum starts at zero: shorter runs round less but reload the sums more often."""
 
-_BLOCK_ROWS = 64
 _SPLIT_ROWS = 32
 """From this many rows on, the rows of one weight tile are shared by all threads."""
 
@@ -82,9 +81,13 @@ class RowBlocks:
     count: Expr
 
 
-def row_blocks(m: Expr, threads: int, tile_rows: int, most: int = _BLOCK_ROWS) -> RowBlocks:
-    """Even blocks of at most about `most` rows; at least one per thread from 32 rows on."""
-    shares = combine("min", threads, combine("add", 1, combine("floordiv", m, _SPLIT_ROWS)))
+def row_blocks(m: Expr, threads: int, tile_rows: int, most: int, others: Expr | int = 1) -> RowBlocks:
+    """Even blocks of at most about `most` rows; enough for all threads from 32 rows on.
+
+    `others` tasks exist beside the row blocks in any launch, so that fewer blocks will do.
+    """
+    spare = ceil_div(Const(2 * threads), others)
+    shares = combine("min", combine("min", threads, spare), combine("add", 1, combine("floordiv", m, _SPLIT_ROWS)))
     wanted = combine("max", ceil_div(m, most), shares)
     rows = align(ceil_div(m, wanted), tile_rows)
     return RowBlocks(rows, ceil_div(m, rows))
