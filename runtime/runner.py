@@ -55,7 +55,7 @@ class Runner:
     ) -> None:
         self.close()
 
-    def __call__(self, *args: object, **kwargs: object) -> Array | tuple[Array, ...]:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         """Run once; returns one array, or a tuple in output order. InputError for a wrong name, dtype or shape."""
         results = self._run(self._inputs.order(args, kwargs))
         return results[0] if len(results) == 1 else tuple(results)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,7 @@ FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-fno-exceptions", "-fno-rtti"
 KERNELS = ("twice_plus_one", "tile_dot", "count_tasks", "increment")
 TWICE_PLUS_ONE, TILE_DOT, COUNT_TASKS, INCREMENT = range(4)
 PAGE = 4096
+Ids = Literal["int64", "int32"]
 Floats = npt.NDArray[np.float32]
 
 
@@ -231,14 +233,13 @@ def table_constant(rows: int, row_bytes: int, file_offset: int = 0) -> ConstantI
     return ConstantInfo("table", rows, row_bytes, round_up(row_bytes + 4, 16), file_offset, gathered=True)
 
 
-def gather_plan(rows: int, width: int, resident: bool, staging_bytes: int = 0, dtype: str = "int64") -> Plan:
+def gather_plan(rows: int, width: int, resident: bool, staging_bytes: int = 0, dtype: Ids = "int64") -> Plan:
     """out[i] = table[ids[i]] for 1 .. 64 ids."""
     table = table_constant(rows, 4 * width)
     size = round_up(rows * table.tile_stride, PAGE)
     held = Block(0, 0, rows, 0, size, 0, True)
     n: Program = ("n",)
-    wide = "int64" if dtype == "int64" else "int32"
-    gather = Gather(0, 0 if resident else -1, given(), wide, result(), n, 0, staging_bytes, 0, (), ())
+    gather = Gather(0, 0 if resident else -1, given(), dtype, result(), n, 0, staging_bytes, 0, (), ())
     return plan(
         [gather],
         [tensor("ids", n, dtype=dtype)],

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runtime.handmade import PAGE, gather_plan, matrix, write
+from tests.runtime.handmade import PAGE, Ids, gather_plan, matrix, write
 from tests.runtime.test_streaming import flip, weights_offset
 from ullage.errors import ArtifactError, InputError
 from ullage.runtime import executor
@@ -23,7 +23,7 @@ PLACES = [(True, 0), (False, 2 * PAGE), (False, 5 * PAGE), (False, 64 * PAGE)]
 @pytest.mark.parametrize("dtype", ["int64", "int32"])
 @pytest.mark.parametrize("direct", [True, False])
 def test_any_ids_in_any_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resident: bool, staging_bytes: int, dtype: str, direct: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resident: bool, staging_bytes: int, dtype: Ids, direct: bool
 ) -> None:
     if not direct:
         monkeypatch.setattr(executor, "open_direct", lambda file: -1)

@@ -26,7 +26,7 @@ from tests.runtime.handmade import (
 )
 from ullage.artifact import Artifact
 from ullage.errors import ArtifactError
-from ullage.plan.plan import Block, ConstantInfo, Plan, Wait
+from ullage.plan.plan import Block, Command, ConstantInfo, Plan, Wait
 from ullage.runtime import executor
 from ullage.runtime.load import load
 
@@ -154,7 +154,7 @@ def test_a_deleted_file_goes_on_working(tmp_path: Path, reading: str) -> None:
 def test_waiting_for_a_block_that_nothing_reads_is_an_error(tmp_path: Path) -> None:
     constant = dot_constant(1, K)
     lone = Block(0, 0, 1, 0, PAGE, 0, False)
-    commands = [Wait(0), launch(TILE_DOT, (block(0), given(), result()), (K, 0, 1), 1)]
+    commands: list[Command] = [Wait(0), launch(TILE_DOT, (block(0), given(), result()), (K, 0, 1), 1)]
     waiting = plan(commands, [tensor("x", K)], [tensor("y", 1)], blocks=[lone], constants=[constant])
     with (
         load(write(tmp_path / "w.ullage", waiting, [W[:1]])) as runner,
