@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,15 +86,22 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 def _model_class(transformers: Any, settings: Mapping[str, Any], config: Any) -> Any:
     names = settings.get("architectures") or []
-    found = next((getattr(transformers, name) for name in names if hasattr(transformers, name)), None)
-    if found is not None:
-        return found
-    if names:
+    base = _base_class(transformers, config)
+    places = [transformers, *([sys.modules[base.__module__]] if base is not None else [])]
+    found = next((getattr(place, name) for name in names for place in places if hasattr(place, name)), None)
+    if found is None and names:
         raise CaptureError(f"transformers {transformers.__version__} has no class {', '.join(names)}.")
+    if found is None and base is None:
+        raise CaptureError(f"transformers has no base model for {type(config).__name__}; name one in `architectures`.")
+    return found or base
+
+
+def _base_class(transformers: Any, config: Any) -> Any:
+    """The class that AutoModel would take, None if it knows none."""
     try:
         return transformers.AutoModel._model_mapping[type(config)]
-    except KeyError as error:
-        raise CaptureError(f"transformers has no base model for {type(config).__name__}.") from error
+    except KeyError:
+        return None
 
 
 def _plain_outputs(config: Any) -> None:
