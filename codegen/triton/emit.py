@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
+import ullage.codegen.triton.ops as ops
 from ullage.codegen.loops.ir import (
     DTYPE_BYTES,
     Apply,
@@ -23,7 +24,6 @@ from ullage.codegen.loops.normal import normalise
 from ullage.codegen.loops.poly import to_poly, unique
 from ullage.codegen.loops.sizes import to_size
 from ullage.codegen.loops.traverse import expressions
-from ullage.codegen.triton import ops
 from ullage.codegen.triton.blocks import Blocks, block_loops, choose_blocks, points
 from ullage.codegen.triton.printer import Axes, Printer
 from ullage.codegen.triton.reduce import Reduction, Running, combine_function

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import ullage.codegen.triton.ops as ops
 from ullage.codegen.loops.ir import Apply, Cast, Const, Dim, Expr, Load, Ref, Var, children
-from ullage.codegen.triton import ops
 
 Axes = frozenset[str]
 """The block axes along which a value differs: `x` (outer points) and `r` (points of the stage)."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ullage.codegen.triton.ops as ops
 from ullage.codegen.loops.ir import FLOATS, Reduce, Scan
-from ullage.codegen.triton import ops
 from ullage.codegen.triton.printer import Printer
 
 _RANGES = {

@@ -46,6 +46,15 @@ def _rounding(data: Any, source: Any, target: Any, mode: Any) -> Any:
     return torch.from_numpy(data.astype(np.float32)).to(torch.bfloat16).view(torch.uint16).numpy()
 
 
+_patching = interpreter._patch_lang_tensor
+
+
+def _patch(*args: Any) -> None:
+    """Older interpreters ask numpy for the integer in an array of one element, which it refuses by now."""
+    _patching(*args)
+    tl.tensor.__index__ = lambda self: int(self.handle.data.item())
+
+
 class Libdevice:
     """Stands in for CUDA's device library, which the interpreter lacks."""
 
@@ -84,5 +93,6 @@ def attempt(case: tuple[Any, ...]) -> dict[str, torch.Tensor] | str:
 
 if __name__ == "__main__":
     interpreter._convert_float = _rounding
+    interpreter._patch_lang_tensor = _patch
     cases = pickle.load(sys.stdin.buffer)
     sys.stdout.buffer.write(pickle.dumps({name: attempt(case) for name, case in cases.items()}))
