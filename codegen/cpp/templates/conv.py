@@ -9,12 +9,19 @@ from ullage.codegen.cpp.templates.gemm import emit_gemm, vector_variants
 from ullage.codegen.cpp.templates.tile import ELEMENT, ROW_POINTERS, TileSet, full_rows, row_variants
 from ullage.codegen.cpp.templates.tile_counts import RowBlocks, ceil_div, combine, fold, known, row_blocks, to_size
 from ullage.codegen.cpp.templates.tile_epilogue import Epilogue, used
-from ullage.codegen.cpp.templates.tile_kernel import STORAGE_STRUCT, Names, finish, indent, scalar, with_numbered_dims
+from ullage.codegen.cpp.templates.tile_kernel import (
+    STORAGE_STRUCT,
+    Names,
+    check_operands,
+    finish,
+    indent,
+    scalar,
+    with_numbered_dims,
+)
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Const, Expr, Var
 from ullage.codegen.loops.poly import to_poly
 from ullage.codegen.templates import Conv2d, Gemm, PackedPanels
-from ullage.errors import InputError
 from ullage.plan.sizes import Size
 from ullage.target import Target
 
@@ -139,12 +146,10 @@ def _as_gemm(spec: Conv2d) -> Gemm:
 
 
 def _plan(spec: Conv2d, target: Target) -> _Plan:
+    check_operands(spec, [spec.x_buffer], target)
+    assert isinstance(spec.weight, PackedPanels)
     dtype = next(buffer.dtype for buffer in spec.buffers if buffer.name == spec.x_buffer)
-    if not isinstance(spec.weight, PackedPanels) or dtype not in STORAGE_STRUCT:
-        raise InputError(f"a dense convolution needs panels and a float input, found {spec.weight} and {dtype}.")
     width = spec.weight.nr
-    if width % target.lanes or width > 4 * target.lanes:
-        raise InputError(f"panels of {width} outputs do not suit {target}: wanted 1 to 4 vectors of {target.lanes}.")
     up_h, up_w = spec.stride if spec.transposed else (1, 1)
     grid_h, grid_w = ceil_div(fold(spec.out_h), up_h), ceil_div(fold(spec.out_w), up_w)
     rows = combine("mul", combine("mul", fold(spec.batch), grid_h), grid_w)

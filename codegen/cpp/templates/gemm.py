@@ -17,11 +17,18 @@ from ullage.codegen.cpp.templates.tile_counts import (
     to_size,
 )
 from ullage.codegen.cpp.templates.tile_epilogue import Epilogue, used
-from ullage.codegen.cpp.templates.tile_kernel import STORAGE_STRUCT, Names, finish, indent, scalar, with_numbered_dims
+from ullage.codegen.cpp.templates.tile_kernel import (
+    STORAGE_STRUCT,
+    Names,
+    check_operands,
+    finish,
+    indent,
+    scalar,
+    with_numbered_dims,
+)
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Const, Expr
 from ullage.codegen.templates import Gemm
-from ullage.errors import InputError
 from ullage.target import Target
 
 _BLOCK_ROWS = 64
@@ -111,16 +118,9 @@ def emit_gemm(spec: Gemm, target: Target) -> Kernel:
 
 
 def _plan(spec: Gemm, target: Target) -> _Plan:
+    check_operands(spec, [spec.a_buffer, *([spec.b_buffer] if spec.b_buffer else [])], target)
     m, n, k = fold(spec.m), fold(spec.n), fold(spec.k)
     width = spec.weight.nr if spec.weight else target.panel_width
-    if width % target.lanes or width > 4 * target.lanes:
-        raise InputError(f"panels of {width} outputs do not suit {target}: wanted 1 to 4 vectors of {target.lanes}.")
-    dtypes = {buffer.name: buffer.dtype for buffer in spec.buffers}
-    wrong = {
-        name: dtypes[name] for name in (spec.a_buffer, spec.b_buffer) if name and dtypes[name] not in STORAGE_STRUCT
-    }
-    if wrong:
-        raise InputError(f"GEMM operands must be float32, float16 or bfloat16, found {wrong}.")
     full = full_rows(target, width // target.lanes)
     tiles = TileSet(
         rows=row_variants(full, known(m)),

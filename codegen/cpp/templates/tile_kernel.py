@@ -10,14 +10,18 @@ from typing import Any, TypeVar
 from ullage.codegen.cpp.exprs import Scope
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Buffer, Dim, Expr
-from ullage.codegen.templates import Conv2d, Gemm
+from ullage.codegen.templates import Conv2d, Gemm, PackedPanels
+from ullage.errors import InputError
 from ullage.plan.sizes import Size
+from ullage.target import Target
 
 Spec = TypeVar("Spec", Gemm, Conv2d)
 
 HEADERS = ("simd.h", "math.h", "tile.h")
 STORAGE_STRUCT = {"float32": "float", "float16": "ull_f16", "bfloat16": "ull_bf16"}
 """C++ types of operand elements; the two half types differ so that `ull_widen_row` can tell them apart."""
+
+_MOST_VECTORS = 4
 
 SYMBOL = "ULLAGE_KERNEL"
 """Stands for the kernel's symbol in its text until the text is complete."""
@@ -42,6 +46,22 @@ class Names:
         """Lines that read pointers and dimensions from the arguments."""
         pointers = [f"void *const {name} = args->p[{i}];" for i, name in enumerate(self.buffers.values())]
         return pointers + [f"const ull_i64 {name} = args->n[{i}];" for i, name in enumerate(self.dims.values())]
+
+
+def check_operands(spec: Spec, operands: Sequence[str], target: Target) -> None:
+    """Raise InputError unless operands and weight are floats that are kept as such and panels are whole vectors."""
+    dtypes = {buffer.name: buffer.dtype for buffer in spec.buffers if buffer.name in operands}
+    wrong = {name: dtype for name, dtype in dtypes.items() if dtype not in STORAGE_STRUCT}
+    if wrong:
+        raise InputError(f"operands must be float32, float16 or bfloat16, found {wrong}.")
+    weight = spec.weight
+    if weight is None:
+        return
+    if not isinstance(weight, PackedPanels) or weight.dtype not in STORAGE_STRUCT:
+        raise InputError(f"the weight must be panels of float32, float16 or bfloat16, found {weight}.")
+    if weight.nr % target.lanes or not 1 <= weight.nr // target.lanes <= _MOST_VECTORS:
+        wanted = f"1 to {_MOST_VECTORS} vectors of {target.lanes}"
+        raise InputError(f"panels of {weight.nr} outputs do not suit {target}: wanted {wanted}.")
 
 
 def with_numbered_dims(spec: Spec) -> Spec:

@@ -193,3 +193,6 @@ def test_unsuitable_operands_are_refused() -> None:
     odd = replace(Case(5, 6, 7).spec(target), weight=PackedPanels(n=6, k=7, nr=7, groups=1, dtype="float32"))
     with pytest.raises(InputError, match="7 outputs"):
         emit_gemm(odd, target)
+    whole = replace(odd, weight=PackedPanels(n=6, k=7, nr=target.lanes, groups=1, dtype="int8"))
+    with pytest.raises(InputError, match="int8"):
+        emit_gemm(whole, target)
