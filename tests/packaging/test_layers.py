@@ -19,9 +19,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ullage.frontends.dynamo": ("ullage.errors", "ullage.graph", "ullage.frontends", "ullage.api"),
     "ullage.frontends": ("ullage.errors", "ullage.graph"),
     "ullage.passes": ("ullage.errors", "ullage.graph", "ullage.analysis", "ullage.plan", "ullage.target"),
-    "ullage.codegen": ("ullage.errors", "ullage.graph", "ullage.analysis", "ullage.plan", "ullage.target"),
+    "ullage.codegen": (
+        "ullage.errors", "ullage.graph", "ullage.analysis", "ullage.plan", "ullage.target", "ullage.runtime.native",
+    ),
     "ullage.runtime": ("ullage.errors", "ullage.plan", "ullage.artifact", "ullage.budget", "ullage.target"),
-}
+}  # fmt: skip
 """Layer → what it may import of ours beside itself; the front door (every other `ullage.*`) may import all."""
 
 LEAN = ("torch", "triton", "onnxruntime", "transformers", "scipy", "networkx", "sympy", "typer", "rich", "psutil")
