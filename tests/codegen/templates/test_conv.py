@@ -135,6 +135,8 @@ CASES = {
     "3x3": Case((2, 9, 7), 40, 50, padding=(1, 1)),
     "few channels": Case((1, 15, 13), 3, 20, (7, 7), (2, 2), (3, 3)),
     "few channels with gaps": Case((1, 9, 8), 3, 20, padding=(1, 1), gap=1),
+    "tiles inside a line": Case((1, 5, 24), 40, 20, padding=(0, 1)),
+    "tiles inside a line, few channels": Case((1, 5, 24), 3, 20, padding=(0, 1)),
     "1x1": Case((2, 5, 7), 30, 20, (1, 1)),
     "1x1 with gaps": Case((2, 5, 7), 30, 20, (1, 1), gap=2),
     "1x1 strided": Case((2, 5, 7), 30, 20, (1, 1), (2, 2)),
