@@ -115,6 +115,8 @@ def _with_number(edit: Editor, node: Node, target: Target | None, tensor: Any, f
     number = full.args[1]
     if target is None or not is_tensor(tensor) or not is_number(number):
         return None
+    if target in _BOUNDS and number == 0:  # which zero the larger of 0.0 and -0.0 is differs between both operators
+        return None
     result = edit.infer(target, (tensor, number), {})
     if result.dtype != value_of(node).dtype or tuple(result.shape) != shape_of(node):
         return None
