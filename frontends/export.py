@@ -72,7 +72,9 @@ def reason(error: BaseException) -> str:
     """The first line of an error that says something, cut to 200 characters, and torch's suggested fixes."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
-    fixes = lines[lines.index("Suggested fixes:") + 1 :] if "Suggested fixes:" in lines else []
+    start = lines.index("Suggested fixes:") + 1 if "Suggested fixes:" in lines else len(lines)
+    fixes = [line for line in lines[start:] if " = " in line]
+    text = text.split(" For more information, run with")[0]
     short = text if len(text) <= 200 else text[:197] + "..."
     return f"{short} Suggested fixes: {'; '.join(fixes[:3])}." if fixes else short
 

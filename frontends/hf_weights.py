@@ -18,14 +18,19 @@ from ullage.graph.sources import FileSlice
 def match_weights(model: nn.Module, tensors: Mapping[str, FileSlice]) -> dict[str, FileSlice]:
     """Checkpoint tensors by the model's own names; tied parameters share one.
 
-    Raises CaptureError that names every parameter without a tensor, or with one of another shape.
+    Buffers that the model computed itself may be absent. Raises CaptureError that names every parameter without a
+    tensor, or with one of another shape.
     """
-    wanted = {name: value for name, value in model.state_dict(keep_vars=True).items()}
-    renamings = _renamings(model)
+    wanted = model.state_dict(keep_vars=True)
+    rules = _rules(model)
+    renamings = [rule for rule in rules if not hasattr(rule, "operations")]
     prefix = str(getattr(model, "base_model_prefix", ""))
     found = {_own_name(key, renamings, prefix, wanted): source for key, source in tensors.items()}
     matched = _with_ties(wanted, found)
-    _refuse_missing(wanted, matched, found)
+    computed = {name for name, buffer in model.named_buffers(remove_duplicate=False) if not buffer.is_meta}
+    missing = [name for name in wanted if name not in matched and name not in computed]
+    if missing:
+        raise CaptureError(_missing(missing, [name for name in found if name not in wanted], rules))
     _refuse_shapes(wanted, matched)
     return matched
 
@@ -41,14 +46,14 @@ def _as_dtype(name: str, source: FileSlice, dtype: torch.dtype) -> Source:
     return Converted(ConstantRef(name, source.dtype, source.shape, source), dtype)
 
 
-def _renamings(model: Any) -> list[Any]:
-    """Renaming rules of the installed transformers: rule objects (5.x) or pairs of patterns (4.x)."""
+def _rules(model: Any) -> list[Any]:
+    """Conversion rules of the installed transformers: rule objects (5.x) or pairs of patterns (4.x)."""
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
     except ImportError:
         patterns: Mapping[str, str] = getattr(model, "_checkpoint_conversion_mapping", None) or {}
         return [*patterns.items(), (r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")]
-    return [rule for rule in get_model_conversion_mapping(model) if not hasattr(rule, "operations")]
+    return list(get_model_conversion_mapping(model))
 
 
 def _own_name(key: str, renamings: Iterable[Any], prefix: str, wanted: Mapping[str, Any]) -> str:
@@ -65,18 +70,14 @@ def _with_ties(wanted: Mapping[str, torch.Tensor], found: Mapping[str, FileSlice
     return {name: by_tensor[id(value)] for name, value in wanted.items() if id(value) in by_tensor}
 
 
-def _refuse_missing(
-    wanted: Mapping[str, torch.Tensor], matched: Mapping[str, FileSlice], found: Mapping[str, FileSlice]
-) -> None:
-    missing = [name for name in wanted if name not in matched and not name.endswith("num_batches_tracked")]
-    if not missing:
-        return
-    unused = [name for name in found if name not in wanted]
-    spare = f" The files hold {len(unused)} tensors unknown to the model, such as {unused[0]}." if unused else ""
-    raise CaptureError(
-        f"the weight files lack {len(missing)} of the model's parameters: {', '.join(missing)}.{spare} "
-        "The class in config.json's `architectures` must be the one that the weights were saved from."
-    )
+def _missing(missing: list[str], unused: list[str], rules: Iterable[Any]) -> str:
+    text = f"the weight files lack {len(missing)} of the model's parameters: {', '.join(missing)}."
+    if unused:
+        text += f" The files hold {len(unused)} tensors unknown to the model, such as {unused[0]}."
+    converters = [rule for rule in rules if hasattr(rule, "operations")]
+    if any(rule.rename_source_key(key)[1] is not None for rule in converters for key in unused):
+        return text + " They would have to be merged or split, which cannot be done here."
+    return text + " The class in config.json's `architectures` must be the one that the weights were saved from."
 
 
 def _refuse_shapes(wanted: Mapping[str, torch.Tensor], matched: Mapping[str, FileSlice]) -> None:

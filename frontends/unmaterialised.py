@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses import FakeTensorMode
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.overrides import TorchFunctionMode
 
@@ -32,21 +32,19 @@ class EmptyOnMeta(TorchFunctionMode):
 
 
 def fake_state(module: nn.Module, dtypes: Mapping[str, torch.dtype]) -> None:
-    """Replace all parameters and persistent buffers by fake CPU tensors, tied ones by one; `dtypes` by name.
+    """Replace the parameters and buffers that `dtypes` names by fake CPU tensors of those dtypes, tied ones by one.
 
-    Raises CaptureError for buffers that are neither saved nor computed when the module is built.
+    Raises CaptureError for buffers that are neither named nor computed when the module is built.
     """
     mode = FakeTensorMode(shape_env=ShapeEnv(tracked_fakes=[]), allow_non_fake_inputs=True, export=True)
-    names = set(module.state_dict(keep_vars=True))
     made: dict[int, torch.Tensor] = {}
     for prefix, child in module.named_modules(remove_duplicate=False):
-        _fake_own(child, prefix + "." if prefix else "", names, dtypes, mode, made)
+        _fake_own(child, prefix + "." if prefix else "", dtypes, mode, made)
 
 
 def _fake_own(
     module: nn.Module,
     prefix: str,
-    names: set[str],
     dtypes: Mapping[str, torch.dtype],
     mode: FakeTensorMode,
     made: dict[int, torch.Tensor],
@@ -54,10 +52,10 @@ def _fake_own(
     tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
     for table in tables:
         for key, old in list(table.items()):
-            if old is None or id(old) in {id(fake) for fake in made.values()}:
+            if old is None or isinstance(old, FakeTensor) or isinstance(old.data, FakeTensor):
                 continue
-            if prefix + key in names:
-                table[key] = made.setdefault(id(old), _fake(old, dtypes.get(prefix + key, old.dtype), mode))
+            if prefix + key in dtypes:
+                table[key] = made.setdefault(id(old), _fake(old, dtypes[prefix + key], mode))
             elif old.is_meta:
                 raise CaptureError(f"buffer {prefix + key!r} has no values: it is neither saved nor computed.")
 

@@ -1,1 +1,1 @@
-"""graph."""
+"""The Graph IR: captured models, constants by reference, and what a legal graph is."""

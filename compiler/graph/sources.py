@@ -23,8 +23,9 @@ class InMemory:
     tensor: torch.Tensor
 
     def read(self, box: Box) -> torch.Tensor:
-        """A new contiguous copy of the box."""
-        return self.tensor[box].clone(memory_format=torch.contiguous_format)
+        """A new contiguous copy of the box, on the CPU."""
+        part = self.tensor[box]
+        return torch.empty(part.shape, dtype=part.dtype).copy_(part)
 
     @property
     def key(self) -> str:

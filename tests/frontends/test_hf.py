@@ -14,7 +14,7 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
-from tests.frontends.zoo import SMALL_IMAGE, SMALL_TEXT, ids, image, mask
+from tests.frontends.zoo import MODELS, SMALL_IMAGE, SMALL_TEXT, ids, image, mask
 from ullage.errors import CaptureError, InputError
 from ullage.frontends.load import load_model
 from ullage.graph.captured import CapturedModel
@@ -147,6 +147,29 @@ def test_running_statistics_are_read_from_the_file(tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = model.eval()(image()).last_hidden_state
     torch.testing.assert_close(run_captured(captured, [image()])[0], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_buffers_that_the_model_computes_need_not_be_saved(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = hf.ResNetConfig(embedding_size=8, hidden_sizes=[16], depths=[1])
+    folder = saved(hf.ResNetModel(config), tmp_path)
+    rewrite(folder, lambda tensors: {key: value for key, value in tensors.items() if "running_mean" not in key})
+    captured = load_model(folder, input_specs={"pixel_values": ("float32", (1, 3, 32, 32))})
+    means = [ref for ref in captured.constants.values() if ref.name.endswith("running_mean")]
+    assert means
+    assert not any(ref.read().any() for ref in means)
+
+
+def test_weights_that_would_have_to_be_merged_are_refused(tmp_path: Path) -> None:
+    config = hf.MixtralConfig(**SMALL_TEXT, num_key_value_heads=1, num_local_experts=2, num_experts_per_tok=1)
+    with pytest.raises(CaptureError, match=r"lack 4 .*experts\.gate_up_proj.*merged or split"):
+        load_model(saved(hf.MixtralForCausalLM(config), tmp_path), input_specs=TEXT_SPECS)
+
+
+def test_a_class_that_only_its_own_module_knows_is_found(tmp_path: Path) -> None:
+    module, (features,), _ = MODELS["whisper_encoder"]()
+    captured = load_model(saved(module, tmp_path))
+    assert [(spec.name, tuple(spec.shape)) for spec in captured.inputs] == [("input_features", tuple(features.shape))]
 
 
 def test_equal_ranges_on_one_axis_are_one_dimension(bert: tuple[Any, Path]) -> None:
