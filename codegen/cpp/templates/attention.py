@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ullage.codegen.cpp.templates.tile_counts import ceil_div, combine, fold, known, to_size
-from ullage.codegen.cpp.templates.tile_kernel import Names, finish, indent, scalar
+from ullage.codegen.cpp.templates.tile_kernel import Names, finish, indent, scalar, with_numbered_dims
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Const, Expr
 from ullage.codegen.templates import Attention, Strided
@@ -13,7 +13,7 @@ from ullage.errors import InputError
 from ullage.plan.sizes import Size
 from ullage.target import Target
 
-HEADERS = ("simd.h", "storage.h", "attention_task.h", "attention_few.h", "attention_many.h", "attention.h")
+HEADERS = ("simd.h", "attention.h")
 KEY_BLOCK = 64
 """Keys between two rescalings of the running sums; part of the numerics."""
 
@@ -29,13 +29,13 @@ def emit_attention(spec: Attention, target: Target) -> Kernel:
     rows, tasks and threads. Raises InputError for other dtypes or strides than attention has.
     """
     _check(spec)
-    rows = combine("mul", fold(spec.queries), _group(spec))
+    numbered = with_numbered_dims(spec)
+    rows = combine("mul", fold(numbered.queries), _group(numbered))
     blocks = ceil_div(rows, 3 * target.lanes)
-    tasks = combine("mul", combine("mul", fold(spec.batch), fold(spec.kv_heads)), blocks)
-    names = Names.of(spec.buffers, spec.dims)
+    tasks = combine("mul", combine("mul", fold(numbered.batch), fold(numbered.kv_heads)), blocks)
     kernel = finish(
         functions="",
-        body=_body(spec, names),
+        body=_body(numbered, Names.of(spec.buffers, spec.dims)),
         buffers=spec.buffers,
         dims=spec.dims,
         tasks=to_size(tasks),

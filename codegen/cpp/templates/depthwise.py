@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 
 from ullage.codegen.cpp.exprs import emit_epilogue
 from ullage.codegen.cpp.templates.tile_counts import ceil_div, combine, fold, known, to_size
-from ullage.codegen.cpp.templates.tile_kernel import Names, finish, indent, scalar
+from ullage.codegen.cpp.templates.tile_kernel import Names, finish, indent, scalar, with_numbered_dims
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.templates import Conv2d, PackedDepthwise
 from ullage.errors import InputError
 from ullage.plan.sizes import Size
 from ullage.target import Target
 
-HEADERS = ("simd.h", "math.h", "storage.h", "depthwise.h")
+HEADERS = ("simd.h", "math.h", "depthwise.h")
 _STORAGE = {"float32": "ull_float32", "bfloat16": "ull_bfloat16", "float16": "ull_float16"}
 _MAX_COLUMNS = 8
 _BLOCK_ROWS = 16
@@ -56,9 +56,11 @@ def emit_depthwise(spec: Conv2d, target: Target) -> Kernel:
     Each output is one sum over the taps inside the image, in ascending order, whatever the tasks and threads. Raises
     InputError for weights, dtypes or geometries that are not depthwise.
     """
-    plan = _Plan(spec, _checked(spec, target), target, Names.of(spec.buffers, spec.dims))
+    weight, numbered = _checked(spec, target), with_numbered_dims(spec)
+    plan = _Plan(numbered, weight, target, Names.of(spec.buffers, spec.dims))
     groups = -(-plan.vectors // _BLOCK_VECTORS)
-    tasks = combine("mul", combine("mul", fold(spec.batch), groups), ceil_div(fold(spec.out_h), _BLOCK_ROWS))
+    rows = ceil_div(fold(numbered.out_h), _BLOCK_ROWS)
+    tasks = combine("mul", combine("mul", fold(numbered.batch), groups), rows)
     kernel = finish(
         functions="",
         body=_body(plan),

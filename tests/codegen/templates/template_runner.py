@@ -1,25 +1,19 @@
-"""Compiles a template kernel with g++ and runs ranges of its tasks on torch tensors, with a guarded workspace."""
+"""Compiles a template kernel and runs ranges of its tasks on torch tensors, with a guarded workspace."""
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import subprocess
-import tempfile
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 
-import ullage.codegen.cpp as cpp
+from ullage.codegen.cpp.toolchain import build_library
 from ullage.codegen.kernel import Kernel
 from ullage.target import Target, best_isa
 
-_ABI = """typedef long ull_i64;
-struct UllageArgs { void *const *p; const ull_i64 *n; void *shared; void *thread; };
-"""
 _GUARD = 0x5A
 
 
@@ -34,15 +28,13 @@ def host_targets() -> list[Target]:
 
 
 @cache
-def _library(source: str, headers: tuple[str, ...], flags: tuple[str, ...]) -> ctypes.CDLL:
-    include = Path(next(iter(cpp.__path__))) / "include"
-    text = _ABI + "".join(f'#include "{name}"\n' for name in headers) + source
-    folder = Path(tempfile.mkdtemp(prefix="ullage-template-"))
-    name = folder / f"{hashlib.sha1(text.encode()).hexdigest()}.cpp"
-    name.write_text(text)
-    command = ["g++", "-O2", "-std=c++17", "-fPIC", "-shared", "-w", *flags, f"-I{include}", str(name)]
-    subprocess.run([*command, "-o", f"{name}.so"], check=True)
-    return ctypes.CDLL(f"{name}.so")
+def _function(kernel: Kernel, target: Target) -> Callable[..., None]:
+    """The compiled kernel; its library stays loaded."""
+    file = os.memfd_create("kernel")
+    os.write(file, build_library([kernel], target))
+    library = ctypes.CDLL(f"/proc/self/fd/{file}")
+    address = (ctypes.c_void_p * 1).in_dll(library, "ullage_kernels")[0]
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_long, ctypes.c_long)(address)
 
 
 def run_kernel(
@@ -53,7 +45,7 @@ def run_kernel(
     cuts: Sequence[int] = (),
 ) -> None:
     """Run all tasks, cut into ranges at `cuts`, the last range first; fails if the workspace is overrun."""
-    library = _library(kernel.source, kernel.headers, target.compiler_flags)
+    function = _function(kernel, target)
     count, workspace_bytes = kernel.tasks.evaluate(dims), kernel.thread_bytes.evaluate(dims)
     memory = torch.full((workspace_bytes + 192,), _GUARD, dtype=torch.uint8)
     start = (memory.data_ptr() + 127) // 64 * 64 - memory.data_ptr()
@@ -63,6 +55,6 @@ def run_kernel(
     edges = [0, *(c for c in cuts if 0 < c < count), count]
     for begin, end in reversed(list(pairwise(edges))):
         memory[start : start + workspace_bytes] = 0xFF
-        getattr(library, kernel.symbol)(ctypes.byref(args), ctypes.c_long(begin), ctypes.c_long(end))
+        function(ctypes.addressof(args), begin, end)
     outside = torch.cat([memory[:start], memory[start + workspace_bytes :]])
     assert bool((outside == _GUARD).all()), "the kernel wrote outside its workspace"
