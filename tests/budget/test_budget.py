@@ -17,7 +17,8 @@ from ullage.errors import InputError
     ("text", "count"),
     [
         (4096, 4096), ("4096", 4096), ("24MiB", 24 << 20), ("1.5GiB", 3 << 29), ("1.5 gib", 3 << 29),
-        ("512k", 512 << 10), ("10MB", 10_000_000), ("2GB", 2_000_000_000), ("100 B", 100), (".5KiB", 512), ("1TiB", 1 << 40),
+        ("512k", 512 << 10), ("10MB", 10_000_000), ("2GB", 2_000_000_000), ("100 B", 100), (".5KiB", 512),
+        ("1TiB", 1 << 40),
     ],
 )  # fmt: skip
 def test_numbers_with_units(text: int | str, count: int) -> None:
