@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 from ullage.codegen.cpp.exprs import Scope
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Buffer, Dim, Expr
-from ullage.codegen.templates import Conv2d, Gemm, PackedPanels
+from ullage.codegen.templates import Attention, Conv2d, Gemm, PackedPanels
 from ullage.errors import InputError
 from ullage.plan.sizes import Size
 from ullage.target import Target
 
-Spec = TypeVar("Spec", Gemm, Conv2d)
+Spec = TypeVar("Spec", Gemm, Conv2d, Attention)
 
 HEADERS = ("simd.h", "math.h", "tile.h")
 STORAGE_STRUCT = {"float32": "float", "float16": "ull_f16", "bfloat16": "ull_bf16"}
