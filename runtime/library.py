@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-import tempfile
 from _ctypes import dlclose
 from dataclasses import dataclass
 
@@ -145,6 +144,8 @@ def _load_from_memory(code: bytes) -> tuple[int, ctypes.CDLL]:
 
 def _load_from_folder(code: bytes) -> tuple[int, ctypes.CDLL]:
     """For systems that forbid to execute from anonymous files: a temporary file, removed as soon as it is mapped."""
+    import tempfile
+
     file, path = tempfile.mkstemp(suffix=".so", prefix="ullage-")
     try:
         _write(file, code)
