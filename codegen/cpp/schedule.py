@@ -289,4 +289,3 @@ def _fold(op: str, a: Expr, b: Expr) -> Expr:
     if op in ("add", "sub", "mul"):
         return to_expr(to_poly(Apply(op, (a, b), "int64")))
     return Apply(op, (a, b), "int64")
-

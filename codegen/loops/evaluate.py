@@ -272,4 +272,3 @@ _BOOL: dict[str, Callable[..., Array]] = {
     "and": np.logical_and, "or": np.logical_or, "xor": np.logical_xor, "not": np.logical_not, "add": np.logical_or,
     "mul": np.logical_and, "max": np.logical_or, "min": np.logical_and,
 }  # fmt: skip
-

@@ -1,0 +1,102 @@
+"""Elementary functions against float64, over every exponent of float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.codegen.cpp.loop_runner import ISAS, Bare, Case, check_cases, launch, target
+from ullage.codegen.cpp.accuracy import FUNCTIONS, measure, ulps
+from ullage.codegen.cpp.emit import emit
+from ullage.codegen.cpp.toolchain import build_library
+from ullage.codegen.loops.ir import Apply, Buffer, Cast, Const, Load, Loop, LoopKernel, Stage, Store, Var
+
+LIMIT_ULP = {"sqrt": 0.5, "reciprocal": 0.5, "round": 0, "floor": 0, "ceil": 0, "trunc": 0, "rsqrt": 1.5} | {
+    name: 2.5 for name in ("tan", "asin", "atan", "sinh", "tanh", "sigmoid", "erf")
+}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_errors_stay_within_two_ulp_or_a_little_more(isa: str) -> None:
+    worst = {row.function: row for row in measure(target(isa), 1 << 16)}
+    assert set(worst) == set(FUNCTIONS)
+    beyond = {n: row for n, row in worst.items() if row.ulp > LIMIT_ULP.get(n, 2.0) + 0.001}
+    assert not beyond
+
+
+def test_an_error_of_one_ulp_is_seen() -> None:
+    one = np.ones(1, np.float32)
+    assert ulps(np.nextafter(one, np.float32(2)), one.astype(np.float64))[0] == 1
+    assert ulps(np.array([np.nan], np.float32), one.astype(np.float64))[0] == np.inf
+    assert ulps(np.array([np.inf], np.float32), one.astype(np.float64))[0] == np.inf
+
+
+def run_binary(op: str, a: NDArray[Any], b: NDArray[Any], isa: str) -> NDArray[Any]:
+    dtype = str(a.dtype)
+    loads = (Load("a", Var("i"), dtype), Load("b", Var("i"), dtype))
+    kernel = LoopKernel(
+        (Buffer("a", dtype, "r"), Buffer("b", dtype, "r"), Buffer("y", dtype, "w")),  # type: ignore[arg-type]
+        (),
+        (Loop("i", Const(len(a))),),
+        (Stage((), (Store("y", Var("i"), Apply(op, loads, dtype)),)),),
+    )
+    emitted = emit(kernel, target(isa))
+    loaded = Bare(build_library([emitted], target(isa)))
+    y = np.empty_like(a)
+    launch(loaded.kernels[0], emitted, {"a": a, "b": b, "y": y}, {}, one_by_one=False)
+    return y
+
+
+SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, -2.0, 3.0, 2.5, 1e-40, 1e30, -1e30, np.inf, -np.inf, np.nan, 16777216.0, 7.0)
+
+
+@pytest.mark.parametrize("op", ["pow", "atan2", "fmod", "max", "min"])
+def test_two_argument_functions_at_special_values(op: str) -> None:
+    a, b = (x.reshape(-1).astype(np.float32) for x in np.meshgrid(SPECIAL, SPECIAL))
+    truth = {"pow": np.power, "atan2": np.arctan2, "fmod": np.fmod, "max": np.maximum, "min": np.minimum}[op]
+    with np.errstate(all="ignore"):
+        wanted = truth(a.astype(np.float64), b.astype(np.float64))
+    for isa in ISAS:
+        assert ulps(run_binary(op, a, b, isa), wanted).max() <= 1
+
+
+def test_integer_division_never_traps() -> None:
+    a = np.array([-(2**31), 2**31 - 1, 7, -7, 7, -7, 0, 5], np.int32)
+    b = np.array([-1, 0, 2, 2, -2, -2, 0, 0], np.int32)
+    assert run_binary("floordiv", a, b, ISAS[0]).tolist() == [-(2**31), 0, 3, -4, -4, 3, 0, 0]
+    assert run_binary("mod", a, b, ISAS[0]).tolist() == [0, 0, 1, 1, -1, -1, 0, 0]
+    assert run_binary("truncdiv", a, b, ISAS[0]).tolist() == [-(2**31), 0, 3, -3, -3, 3, 0, 0]
+
+
+def test_half_conversions_are_exact_for_every_pattern() -> None:
+    """Every float16 through float32 and back, and rounding to nearest even between neighbours."""
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[~np.isnan(halves)]
+    finite = halves[np.isfinite(halves)].astype(np.float32)
+    between = np.concatenate([finite, (finite[:-1] + finite[1:]) / 2, finite * np.float32(1.0002)])
+    count = len(between)
+    x = Load("x", Var("i"), "float32")
+
+    kernel = LoopKernel(
+        (Buffer("x", "float32", "r"), Buffer("y", "float16", "w"), Buffer("z", "bfloat16", "w")),
+        (),
+        (Loop("i", Const(count)),),
+        (Stage((), (Store("y", Var("i"), Cast(x, "float16")), Store("z", Var("i"), Cast(x, "bfloat16")))),),
+    )
+    buffers = {"x": between, "y": np.zeros(count, np.float16), "z": np.zeros(count, np.uint16)}
+    check_cases([Case(kernel, buffers, {})], tolerance=0)
+    back = LoopKernel(
+        (Buffer("x", "float16", "r"), Buffer("y", "float32", "w")),
+        (),
+        (Loop("i", Const(len(halves))),),
+        (Stage((), (Store("y", Var("i"), Cast(Load("x", Var("i"), "float16"), "float32")),)),),
+    )
+    for isa in ISAS:
+        emitted = emit(back, target(isa))
+        y = np.zeros(len(halves), np.float32)
+        loaded = Bare(build_library([emitted], target(isa)))
+        launch(loaded.kernels[0], emitted, {"x": halves, "y": y}, {}, one_by_one=True)
+        assert (y == halves.astype(np.float32)).all()
