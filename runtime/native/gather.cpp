@@ -113,6 +113,8 @@ bool run_gather(Context *c, const GatherCommand *g) {
     job.slices = g->staging_bytes / row_span(job.table);
     if (job.slices > i64(c->threads)) job.slices = i64(c->threads);
     job.slice_bytes = (g->staging_bytes / job.slices) & -PAGE_BYTES;
+    u64 start = now_ns();
     parallel(c, copy_from_disk, &job, job.slices, u32(job.slices));
+    c->statistics.stall_ns += now_ns() - start;
     return !failed(c);
 }
