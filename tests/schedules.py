@@ -75,6 +75,8 @@ class _Builder:
         some = st.lists(st.sampled_from(self.written), min_size=1, max_size=3, unique_by=lambda s: s.name)
         sources = self.draw(some)
         operands = [Operand(s.name, "r") for s in sources]
+        if self.draw(st.integers(0, 4)) == 0:
+            operands.append(operands[0])
         operands += [Operand(c.name, "r") for c in self._whole_constants()]
         if self.draw(st.booleans()):
             operands.insert(self.draw(st.integers(0, len(operands))), Operand(self._tiled().name, "r", tiled=True))
@@ -87,10 +89,11 @@ class _Builder:
         self._add(operands, made)
 
     def _add(self, operands: list[Operand], made: Storage) -> None:
-        by_name = {s.name: s for s in self.storages}
+        by_name, targets = {s.name: s for s in self.storages}, [o.target for o in operands]
         pairs = tuple(
             (i, len(operands) - 1) for i, o in enumerate(operands)
             if o.access == "r" and o.target in by_name and by_name[o.target].bytes == made.bytes
+            and targets.index(o.target) == i
         )  # fmt: skip
         self.steps.append(
             Step(

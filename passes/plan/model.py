@@ -234,11 +234,11 @@ def _step_complaints(
         target = operand.target
         if target not in known and target not in constants:
             found.append(f"{target!r} is neither a storage nor a constant")
-        elif target in known and "r" in operand.access and target not in written:
+        if target in known and "r" in operand.access and target not in written:
             found.append(f"{target!r} is read before it is written")
-        elif target in constants and (operand.access != "r" or constants[target].gathered):
+        if target in constants and (operand.access != "r" or constants[target].gathered):
             found.append(f"constant {target!r} is written, or is a gathered table")
-        elif target in known and operand.tiled:
+        if target in known and operand.tiled:
             found.append(f"tiled operand {target!r} is not a constant")
     if isinstance(step, Step) and sum(o.tiled for o in step.operands) > 1:
         found.append("more than one operand is tiled")

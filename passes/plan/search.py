@@ -24,8 +24,11 @@ _STYLES = (Style(4 * _MIB, 3), Style(_MIB, 3), Style(256 * _KIB, 4))
 _RING_BYTES = tuple(unit * _KIB << i for i in range(14) for unit in (64, 96))
 _PIN_STEPS = 256
 """Memory for pinned constants comes in so many steps (of a page at least): drafts are the same for every budget."""
-_EFFORT = 40_000
+_EFFORT = 80_000
 """Launches and blocks that all drafts made for one budget may have together."""
+_PATIENCE = 24_000
+"""The same for drafts in a row of which none is faster by at least `_WORTHWHILE`."""
+_WORTHWHILE = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +58,19 @@ class Search:
 
     def best(self, budget_bytes: int) -> Draft:
         """The draft with the least predicted time whose peak is within the budget."""
-        best, effort = self.least, _EFFORT
+        best, effort, idle = self.least, 0, 0
         for choice in self._choices(budget_bytes):
             if self.least_seconds(choice) >= best.prediction.seconds:
                 continue
             found = self._draft(choice)
             if found is None:
                 continue
-            effort -= len(found.cut.shots) + len(found.cut.chunks)
+            size = len(found.cut.shots) + len(found.cut.chunks)
+            effort, idle = effort + size, idle + size
             if self._peak_bytes(found) <= budget_bytes and found.rank < best.rank:
+                idle = 0 if found.prediction.seconds < best.prediction.seconds * (1 - _WORTHWHILE) else idle
                 best = found
-            if effort <= 0:
+            if effort >= _EFFORT or idle >= _PATIENCE:
                 break
         return best
 

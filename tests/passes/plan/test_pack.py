@@ -16,9 +16,9 @@ from ullage.passes.plan.planner import PlanRequest
 from ullage.plan.sizes import Size
 from ullage.plan.steps import Operand, Schedule, Step, Storage
 
-_SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+_SETTINGS = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 Lives = list[tuple[int, int, int]]
-LIVES = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 4), st.integers(1, 40)), min_size=1, max_size=8)
+LIVES = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 4), st.integers(1, 40)), min_size=1, max_size=6)
 
 
 def _problem(lives: Lives) -> Problem:

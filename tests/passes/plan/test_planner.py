@@ -8,12 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.networks import Network
 from tests.schedules import requests
 from tests.toy_machine import ToyMachine, random_inputs, random_weights, run_schedule
 from ullage.errors import BudgetTooSmall
 from ullage.passes.plan.planner import Planner, PlanRequest, ladder, make_plan, minimum_bytes
 from ullage.plan.check import check
-from ullage.plan.plan import Plan
+from ullage.plan.plan import Launch, Plan
+from ullage.plan.sizes import Size
+from ullage.plan.steps import Constant, Operand, Step
 
 _SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -86,3 +89,48 @@ def test_the_plans_of_a_ladder_share_one_file_and_get_faster(request: PlanReques
     for slower, faster in pairwise(plans):
         assert slower.budget_bytes < faster.budget_bytes
         assert slower.prediction.seconds >= faster.prediction.seconds
+
+
+def test_blocks_of_uneven_length_find_room_beside_a_constant_that_stays_for_the_step() -> None:
+    """At the minimum the tiles of `b` come in blocks of 1, 2 and 2, and its 40000 bytes must not be in their way."""
+    net = Network()
+    source = net.storage("in", 64, "input")
+    middle, out = net.storage("middle", 64), net.storage("out", 64, "output")
+    first = (Operand(source, "r"), net.constant("ca", 49152), Operand(middle, "w"))
+    net.steps.append(Step("a", "a", first, (), Size.of(1)))
+    net.constants.append(Constant("cb", 5, 4096))
+    operands = (Operand(middle, "r"), net.constant("stays", 40000), Operand("cb", "r", tiled=True), Operand(out, "w"))
+    net.steps.append(Step("b", "b", operands, (), Size.of(1)))
+    request = net.request()
+    plan = make_plan(request, minimum_bytes(request))
+    tiles = [c.integers[-1] for c in plan.commands if isinstance(c, Launch) and c.tiled >= 0]
+    assert tiles == [(1,), (2,), (2,)]
+    _assert_right(plan, request)
+
+
+def test_one_storage_is_not_updated_in_place_while_another_operand_reads_it() -> None:
+    net = Network()
+    source = net.storage("in", 4096, "input")
+    x, y = net.storage("x", 4096), net.storage("y", 4096)
+    net.steps.append(Step("a", "a", (Operand(source, "r"), Operand(x, "w")), (), Size.of(1)))
+    net.constants.append(Constant("c", 4, 4096))
+    operands = (Operand(x, "r"), Operand(x, "r"), Operand("c", "r", tiled=True), Operand(y, "w"))
+    net.steps.append(Step("b", "b", operands, (), Size.of(1), inplace=((0, 3),)))
+    out = net.storage("out", 4096, "output")
+    net.steps.append(Step("c", "c", (Operand(y, "r"), Operand(out, "w")), (), Size.of(1)))
+    plan = make_plan(net.request(), None)
+    assert all(buffer.alias_of < 0 for buffer in plan.buffers)
+    _assert_right(plan, net.request())
+
+
+def test_illegal_schedules_are_refused_with_everything_that_is_wrong() -> None:
+    net = Network()
+    net.storage("x", 64)
+    net.storage("x2", 64)
+    out = net.storage("out", 64, "output")
+    net.steps.append(Step("a", "a", (Operand("x", "r"), Operand("nowhere", "r")), (), Size.of(1)))
+    net.steps.append(Step("b", "b", (Operand("x2", "r", tiled=True),), (), Size.of(1)))
+    with pytest.raises(ValueError, match="illegal schedule") as refused:
+        minimum_bytes(net.request())
+    for text in ("'x' is read before", "'nowhere' is neither", "'x2' is not a constant", f"{out!r} is never written"):
+        assert text in str(refused.value)
