@@ -13,6 +13,7 @@ from ullage.passes.clean.dead_code import DeadCode
 from ullage.passes.clean.flatten_products import FlattenProducts
 from ullage.passes.clean.fold_constants import FoldConstants
 from ullage.passes.clean.simplify import Simplify
+from ullage.passes.clean.spelled_norms import SpelledNorms
 from ullage.passes.clean.views import Views
 from ullage.passes.fuse.attention import Attention
 from ullage.passes.fuse.merge_linear import MergeLinear
@@ -38,7 +39,8 @@ CLEAN: tuple[Line, ...] = (
     *_ROUND,
     Line(BatchNorm(), "a scale and a shift that the weights before it can carry"),
     *_ROUND,
-    Line(Attention(), "no matrix of scores in memory; after the rounds, since it matches canonical spellings only"),
+    Line(SpelledNorms(), "a norm is one reduction kernel; after the rounds, since it matches canonical spellings only"),
+    Line(Attention(), "no matrix of scores in memory; likewise"),
     *_ROUND,
     Line(MergeLinear(), "one product for query, key and value; last, since slices hide linears"),
     Line(FlattenProducts(), "kernels take mm and bmm; last, since everything else is simpler on matmul"),
@@ -47,7 +49,7 @@ CLEAN: tuple[Line, ...] = (
 PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN}
 _KINDS = (
     Attention, BatchNorm, Canonicalize, CommonSubexpressions, DeadCode, FlattenProducts, FoldConstants, MergeLinear,
-    Simplify, Views,
+    Simplify, SpelledNorms, Views,
 )  # fmt: skip
 KNOWN: dict[str, type[Pass]] = {kind.name: kind for kind in _KINDS}
 

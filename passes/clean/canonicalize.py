@@ -15,13 +15,14 @@ from typing import ClassVar
 
 from ullage.passes.clean.canonical_arithmetic import ARITHMETIC
 from ullage.passes.clean.canonical_convolution import CONVOLUTION
+from ullage.passes.clean.canonical_lookup import LOOKUP
 from ullage.passes.clean.canonical_matmul import MATMUL
 from ullage.passes.clean.canonical_norm import NORM
 from ullage.passes.clean.canonical_shape import SHAPE
 from ullage.passes.clean.canonical_views import VIEWS
 from ullage.passes.clean.rules import RulePass, RuleTable, merge_tables
 
-CANONICAL = merge_tables(VIEWS, ARITHMETIC, MATMUL, CONVOLUTION, NORM, SHAPE)
+CANONICAL = merge_tables(VIEWS, ARITHMETIC, MATMUL, CONVOLUTION, NORM, LOOKUP, SHAPE)
 
 
 @dataclass(frozen=True)

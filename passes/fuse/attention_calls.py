@@ -9,10 +9,10 @@ import torch
 from torch.fx import Node
 
 from ullage.passes.clean.fold_constants import bytes_of, evaluate, is_pure
+from ullage.passes.clean.index_facts import Comparison, IndexFacts
 from ullage.passes.clean.rules import Match, RuleTable
 from ullage.passes.clean.sizes import reshape_to
 from ullage.passes.edit import Editor, args_of, argument, is_call, is_one, same_size, shape_of, value_of
-from ullage.passes.fuse.index_facts import Comparison, IndexFacts
 
 aten = torch.ops.aten
 WORK_BYTES = 64 * 1024 * 1024

@@ -19,7 +19,7 @@ from ullage.graph.captured import CapturedModel
 from ullage.graph.constants import ConstantRef
 from ullage.graph.elementwise import literal
 from ullage.passes.clean.rules import replace_node
-from ullage.passes.edit import Editor, args_of, argument, calls, is_call, same_size, shape_of, value_of
+from ullage.passes.edit import Editor, args_of, argument, calls, is_call, shape_of, value_of
 from ullage.passes.manager import Pass, RewriteLog
 
 aten = torch.ops.aten
@@ -64,9 +64,15 @@ def _is_free(linear: Node, user: Node) -> bool:
 
 
 def _splits_last(source: Node, view: Node) -> bool:
-    """Whether a reshape keeps the leading dimensions and only splits the last one."""
-    inner, outer = shape_of(source), shape_of(view)
-    return len(outer) >= len(inner) and all(map(same_size, inner[:-1], outer))
+    """Whether a reshape keeps rows apart: its last dimensions together are the last one of the source."""
+    wanted, size = shape_of(source)[-1], 1
+    for n in reversed(shape_of(view)):
+        if not isinstance(n, int):
+            return False
+        size *= n
+        if size == wanted:
+            return True
+    return False
 
 
 def _merge(edit: Editor, group: list[Node]) -> None:

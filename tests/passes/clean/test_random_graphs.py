@@ -15,7 +15,7 @@ from ullage.passes.manager import Pass, PassManager
 from ullage.passes.pipelines import KNOWN, passes_of
 
 PASSES = [kind() for kind in KNOWN.values()]
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+QUICK = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:
@@ -47,14 +47,14 @@ def test_meaning_is_kept_and_a_second_run_does_nothing(step: Pass, model: Captur
     _assert_close(model, once)
 
 
-@settings(QUICK, max_examples=150)
+@settings(QUICK, max_examples=60)
 @given(model=graphs(12))
 def test_the_whole_pipeline_keeps_the_meaning(model: CapturedModel) -> None:
     after, _ = PassManager(passes_of("clean"), (Verify(),)).run(model)
     _assert_close(model, after)
 
 
-@settings(QUICK, max_examples=150)
+@settings(QUICK, max_examples=60)
 @given(model=exact_graphs(12))
 def test_the_whole_pipeline_keeps_the_bits(model: CapturedModel) -> None:
     after, _ = PassManager(passes_of("clean"), (Verify(),)).run(model)
