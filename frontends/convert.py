@@ -9,8 +9,7 @@ import torch
 from torch._subclasses import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec, OutputKind, TensorArgument
-from torch.fx import GraphModule, Node
-from torch.utils import _pytree as pytree
+from torch.fx import Graph, GraphModule, Node
 
 from ullage.errors import CaptureError
 from ullage.frontends.canonical import canonicalise
@@ -41,14 +40,13 @@ def from_exported(
     _refuse_subgraphs(exported)
     in_spec, out_spec = exported.call_spec.in_spec, exported.call_spec.out_spec
     assert in_spec is not None and out_spec is not None
-    module = GraphModule(torch.nn.Module(), exported.graph)
-    nodes = {node.name: node for node in module.graph.find_nodes(op="placeholder")}
+    module, nodes = _copied(exported)
     users = [spec for spec in exported.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
     tensors = [(name, nodes[spec.arg.name]) for name, spec in zip(names, users, strict=True) if _is_tensor(spec)]
     leaves = _output_leaves(exported)
     _flatten_outputs(module, exported)
     canonicalise(module)
-    constants = _bind_constants(module, exported, sources)
+    constants = _bind_constants(nodes, exported, sources)
     _drop_placeholders(module, keep={*constants, *(node.name for _, node in tensors)})
     _refuse_data_dependence(module)
     inputs = tuple(TensorSpec(name, *_dtype_shape(node)) for name, node in tensors)
@@ -64,6 +62,14 @@ def from_exported(
         out_spec=out_spec,
         dims=dim_bounds(inputs, exported.range_constraints, minimums),
     )
+
+
+def _copied(exported: ExportedProgram) -> tuple[GraphModule, dict[str, Node]]:
+    """A copy of the graph, whose names stay as they are in later copies, and its placeholders by their old names."""
+    graph, copies = Graph(), dict[Node, Node]()
+    graph.output(graph.graph_copy(exported.graph, copies))
+    placeholders = {old.name: copies[old] for old in exported.graph.find_nodes(op="placeholder")}
+    return GraphModule(torch.nn.Module(), graph), placeholders
 
 
 def _dtype_shape(node: Node) -> tuple[torch.dtype, tuple[int | torch.SymInt, ...]]:
@@ -140,15 +146,15 @@ def _outputs(module: GraphModule, names: Sequence[str], leaves: Sequence[Constan
 
 
 def _bind_constants(
-    module: GraphModule, exported: ExportedProgram, sources: Mapping[str, Source]
+    placeholders: Mapping[str, Node], exported: ExportedProgram, sources: Mapping[str, Source]
 ) -> dict[str, ConstantRef]:
     """References for the constant placeholders in use; tied ones are merged into the first."""
     targets = {s.arg.name: s.target for s in exported.graph_signature.input_specs if s.kind in _CONSTANT_KINDS}
     constants: dict[str, ConstantRef] = {}
     first_of: dict[tuple[Any, ...], Node] = {}
     missing: list[str] = []
-    for node in module.graph.find_nodes(op="placeholder"):
-        target = targets.get(node.name)
+    for name, node in placeholders.items():
+        target = targets.get(name)
         if target is None or not node.users:
             continue
         source = sources.get(target) or _in_memory(exported, target)
@@ -193,8 +199,3 @@ def flat_input_names(exported: ExportedProgram) -> list[str]:
     """The program's own names of all input leaves (for files, where no forward signature exists)."""
     specs = exported.graph_signature.input_specs
     return [spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT]
-
-
-def tree_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> pytree.TreeSpec:
-    """The structure of a call."""
-    return pytree.tree_structure((args, dict(kwargs)))

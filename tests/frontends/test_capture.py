@@ -63,6 +63,13 @@ def test_outputs_without_keys_are_numbered() -> None:
     assert [spec.name for spec in model.outputs] == ["output", "output_1", "output_2"]
 
 
+def test_placeholders_keep_their_names_when_a_graph_is_copied() -> None:
+    model = captured(nn.ReLU(), torch.ones(2))
+    copied = torch.fx.Graph()
+    copied.graph_copy(model.module.graph, {})
+    assert tuple(node.name for node in copied.find_nodes(op="placeholder")) == model.input_nodes
+
+
 def test_one_tensor_given_twice_is_two_inputs() -> None:
     x = torch.ones(3)
     a, b = torch.tensor([5.0, 6.0, 7.0]), torch.tensor([1.0, 2.0, 3.0])

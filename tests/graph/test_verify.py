@@ -31,8 +31,8 @@ def relu(model: CapturedModel) -> torch.fx.Node:
 TEXT = """\
 p_0_weight: float32[3, 4] = constant(0.weight)
 p_0_bias: float32[3] = constant(0.bias)
-input: float32[2, 4] = input
-linear: float32[2, 3] = linear(input, p_0_weight, p_0_bias)
+input_1: float32[2, 4] = input
+linear: float32[2, 3] = linear(input_1, p_0_weight, p_0_bias)
 relu: float32[2, 3] = relu(linear)
 return (relu)
 """
