@@ -24,8 +24,8 @@ from ullage.budget import format_bytes
 from ullage.facts import seconds_text
 from ullage.scratch import Scratch
 
-_FACTOR = 4.0
-_FLOOR_ERROR = 2e-6
+_FACTOR = 2.0
+_FLOOR_ERROR = 1e-5
 
 
 @dataclass(frozen=True)
