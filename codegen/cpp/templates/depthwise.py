@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ullage.codegen.cpp.exprs import emit_epilogue
 from ullage.codegen.cpp.templates.tile_counts import ceil_div, combine, fold, known, to_size
 from ullage.codegen.cpp.templates.tile_kernel import Names, finish, indent, scalar, with_numbered_dims
 from ullage.codegen.kernel import Kernel
+from ullage.codegen.loops.ir import Apply, Store
+from ullage.codegen.loops.poly import unique
 from ullage.codegen.templates import Conv2d, PackedDepthwise
 from ullage.errors import InputError
 from ullage.plan.sizes import Size
@@ -16,8 +19,12 @@ from ullage.target import Target
 HEADERS = ("simd.h", "math.h", "depthwise.h")
 _STORAGE = {"float32": "ull_float32", "bfloat16": "ull_bfloat16", "float16": "ull_float16"}
 _MAX_COLUMNS = 8
+_PAIR_COLUMNS = 4
+_PAIR_TAPS = 9
 _BLOCK_ROWS = 16
-_BLOCK_VECTORS = 2
+_BLOCK_VECTORS = 4
+_LIGHT_OPS = frozenset({"add", "sub", "mul", "div", "max", "min", "neg", "abs", "where", "lt", "le", "gt", "ge"})
+_LIGHT_NODES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +47,22 @@ class _Plan:
         return _STORAGE[{b.name: b.dtype for b in self.spec.buffers}[self.spec.x_buffer]]
 
     @property
-    def columns(self) -> tuple[int, ...]:
+    def light(self) -> bool:
+        """Whether the stores are short enough to be repeated for every output of a run."""
+        return _is_light(self.spec.epilogue)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether all taps of a small kernel stay in registers while two output rows are computed."""
+        height, width = self.spec.kernel
+        return self.target.isa == "avx512" and height > 1 and height * width <= _PAIR_TAPS and self.light
+
+    def columns(self, longest: int) -> tuple[int, ...]:
         """Lengths of runs, longest first: even ones where the width is known, else a ladder down to one."""
         width = known(self.spec.out_w)
         if width is None:
-            return tuple(c for c in (8, 4, 2, 1) if c <= _MAX_COLUMNS)
-        runs = -(-width // _MAX_COLUMNS)
-        most = -(-width // runs)
+            return tuple(c for c in (8, 4, 2, 1) if c <= longest)
+        most = -(-width // -(-width // longest))
         return (most, width % most) if width % most else (most,)
 
 
@@ -97,11 +113,12 @@ def _body(plan: _Plan) -> list[str]:
     lines = plan.names.declarations()
     for name in ("in_h", "in_w", "out_h", "out_w", "x_stride_b", "x_stride_h", "x_stride_w"):
         lines += scalar(name, getattr(spec, name), plan.names)
-    columns = f"{spec.kernel[1]}, {spec.stride[1]}, {spec.dilation[1]}"
-    shape = f"DwShape<{columns}, {plan.x_storage}, {_STORAGE[plan.weight.dtype]}>"
+    down, across = (f"{spec.kernel[i]}, {spec.stride[i]}, {spec.dilation[i]}" for i in range(2))
+    shape = f"DwShape<{across}, {plan.x_storage}, {_STORAGE[plan.weight.dtype]}>"
     return [
         *lines,
         f"typedef {shape} Shape;",
+        f"typedef DwRows<{down}> Rows;",
         f"const ull_i64 blocks = (out_h + {_BLOCK_ROWS - 1}) / {_BLOCK_ROWS};",
         "for (ull_i64 task = begin; task < end; ++task) {",
         *indent(_task(plan)),
@@ -117,61 +134,87 @@ def _task(plan: _Plan) -> list[str]:
         f"const ull_i64 first_vector = task / blocks % {groups} * {_BLOCK_VECTORS}, image = task / blocks / {groups};",
         f"const ull_i64 last_vector = first_vector + {_BLOCK_VECTORS} < {plan.vectors} ? "
         f"first_vector + {_BLOCK_VECTORS} : {plan.vectors};",
-        "for (ull_i64 vector = first_vector; vector < last_vector; ++vector)",
-        "  for (ull_i64 row = first_row; row < last_row; ++row) {",
-        *indent(_row(plan), 4),
-        "  }",
-    ]
-
-
-def _row(plan: _Plan) -> list[str]:
-    """One output row of one vector of channels; kernel rows outside the image are left out."""
-    spec, lanes = plan.spec, plan.target.lanes
-    (kernel_h, kernel_w), dilation = spec.kernel, spec.dilation[0]
-    x = f"({plan.x_storage}::memory *){plan.names.buffers[spec.x_buffer]}"
-    w = f"({_STORAGE[plan.weight.dtype]}::memory *){plan.names.buffers['w']}"
-    return [
-        f"const ull_i64 n0 = vector * {lanes}, top = row * {spec.stride[0]} - {spec.padding[0]};",
-        f"const ull_i64 skip = top < 0 ? (-top + {dilation - 1}) / {dilation} : 0;",
-        f"const ull_i64 below = in_h - top <= 0 ? 0 : (in_h - top + {dilation - 1}) / {dilation};",
-        f"const ull_i64 stop = below < {kernel_h} ? below : {kernel_h};",
-        "DwRun<Shape> run;",
-        f"run.w = {w} + (vector * {kernel_h} + skip) * {kernel_w * lanes};",
-        f"run.row_stride = {dilation} * x_stride_h, run.column_stride = x_stride_w;",
-        "run.rows = stop > skip ? stop - skip : 0, run.columns = in_w;",
-        f"run.channels = {plan.weight.channels} - n0 < {lanes} ? {plan.weight.channels} - n0 : {lanes};",
-        "ull_i64 column = 0;",
-        "while (column < out_w) {",
-        f"  ull_vec32 sums[{plan.columns[0]}];",
-        "  ull_i64 count;",
-        f"  run.column = column * {spec.stride[1]} - {spec.padding[1]};",
-        f"  run.x = {x} + image * x_stride_b + (top + skip * {dilation}) * x_stride_h + run.column * x_stride_w + n0;",
-        *indent(_runs(plan)),
-        *indent(_epilogue(plan)),
-        "  column += count;",
+        "for (ull_i64 row = first_row; row < last_row;) {",
+        *indent(_rows(plan)),
         "}",
     ]
 
 
-def _runs(plan: _Plan) -> list[str]:
+def _rows(plan: _Plan) -> list[str]:
+    """Two output rows if all their kernel rows are inside the image, else one without those that are outside."""
+    (height, _), (stride, _), (dilation, _) = plan.spec.kernel, plan.spec.stride, plan.spec.dilation
+    x = f"({plan.x_storage}::memory *){plan.names.buffers[plan.spec.x_buffer]} + image * x_stride_b"
+    pair = [
+        f"if (row + 1 < last_row && top >= 0 && top + {stride + (height - 1) * dilation} < in_h) {{",
+        "  run.row_stride = x_stride_h;",
+        *indent(_columns(plan, f"{x} + top * x_stride_h", "0", paired=True)),
+        "  row += 2;",
+        "  continue;",
+        "}",
+    ]
+    return [
+        f"const ull_i64 top = row * {stride} - {plan.spec.padding[0]};",
+        "DwRun<Shape> run;",
+        "run.column_stride = x_stride_w, run.columns = in_w;",
+        *(pair if plan.pairs else []),
+        f"const ull_i64 skip = top < 0 ? (-top + {dilation - 1}) / {dilation} : 0;",
+        f"const ull_i64 below = in_h - top <= 0 ? 0 : (in_h - top + {dilation - 1}) / {dilation};",
+        f"const ull_i64 stop = below < {height} ? below : {height};",
+        f"run.row_stride = {dilation} * x_stride_h, run.rows = stop > skip ? stop - skip : 0;",
+        *_columns(plan, f"{x} + (top + skip * {dilation}) * x_stride_h", "skip", paired=False),
+        "++row;",
+    ]
+
+
+def _columns(plan: _Plan, x: str, skip: str, paired: bool) -> list[str]:
+    """All runs of a row: the longest that fits, for each vector of channels."""
     lines: list[str] = []
-    for i, columns in enumerate(plan.columns):
-        last = i + 1 == len(plan.columns)
-        test = "" if last else f"if (out_w - column >= {columns}) "
-        lines.append(f"{'else ' if i else ''}{test}dw_columns<Shape, {columns}>(run, sums), count = {columns};")
-    return lines
+    lengths = plan.columns(_PAIR_COLUMNS if paired else _MAX_COLUMNS)
+    for i, length in enumerate(lengths):
+        test = "" if i + 1 == len(lengths) else f"if (out_w - column >= {length}) "
+        run = indent(_vectors(plan, x, skip, length, paired))
+        lines += [f"{'else ' if i else ''}{test}{{", *run, f"  column += {length};", "}"]
+    return [
+        "for (ull_i64 column = 0; column < out_w;) {",
+        "  const ull_i64 output = (image * out_h + row) * out_w + column;",
+        f"  run.column = column * {plan.spec.stride[1]} - {plan.spec.padding[1]};",
+        *indent(lines),
+        "}",
+    ]
 
 
-def _epilogue(plan: _Plan) -> list[str]:
-    """Stores of a run; the channels of the last vector may be fewer than its lanes."""
-    full = _stores(plan, None, "full")
-    if plan.weight.channels % plan.target.lanes == 0:
-        return full
-    rest = _stores(plan, "run.channels", "rest")
-    return [f"if (run.channels == {plan.target.lanes}) {{", *indent(full), "} else {", *indent(rest), "}"]
+def _vectors(plan: _Plan, x: str, skip: str, length: int, paired: bool) -> list[str]:
+    spec, lanes, channels = plan.spec, plan.target.lanes, plan.weight.channels
+    w = f"({_STORAGE[plan.weight.dtype]}::memory *){plan.names.buffers['w']}"
+    lines = [
+        f"const ull_i64 n0 = vector * {lanes};",
+        f"run.x = {x} + run.column * x_stride_w + n0;",
+        f"run.w = {w} + (vector * {spec.kernel[0]} + {skip}) * {spec.kernel[1] * lanes};",
+        f"run.channels = {channels} - n0 < {lanes} ? {channels} - n0 : {lanes};",
+    ]
+    if channels % lanes:
+        rest = [*_finish(plan, "finish_rest", "run.channels"), _call(plan, length, paired, "finish_rest"), "continue;"]
+        lines += [f"if (run.channels < {lanes}) {{", *indent(rest), "}"]
+    lines += [*_finish(plan, "finish", None), _call(plan, length, paired, "finish")]
+    return ["for (ull_i64 vector = first_vector; vector < last_vector; ++vector) {", *indent(lines), "}"]
 
 
-def _stores(plan: _Plan, valid: str | None, prefix: str) -> list[str]:
+def _call(plan: _Plan, length: int, paired: bool, finish: str) -> str:
+    tail = "true" if finish == "finish_rest" else "false"
+    if paired:
+        return f"dw_pair<Shape, Rows, {length}, {tail}>(run, output, out_w, {finish});"
+    light = "true" if plan.light and finish == "finish" else "false"
+    return f"dw_columns<Shape, {length}, {tail}, {light}>(run, output, {finish});"
+
+
+def _is_light(stores: Sequence[Store]) -> bool:
+    """Whether the stores are short enough to be repeated for every output of a run."""
+    nodes = [node for store in stores for node in unique(store.value)]
+    return len(nodes) <= _LIGHT_NODES and not any(isinstance(n, Apply) and n.op not in _LIGHT_OPS for n in nodes)
+
+
+def _finish(plan: _Plan, name: str, valid: str | None) -> list[str]:
+    """A C++ lambda that stores one vector of outputs."""
     setup, body = emit_epilogue(
         plan.spec.epilogue,
         plan.target,
@@ -181,12 +224,7 @@ def _stores(plan: _Plan, valid: str | None, prefix: str) -> list[str]:
         acc="acc",
         lanes_valid=valid,
         buffers=plan.names.buffers,
-        prefix=prefix,
+        prefix=name,
     )
-    return [
-        "for (ull_i64 j = 0; j < count; ++j) {",
-        "  const ull_i64 m = (image * out_h + row) * out_w + column + j;",
-        f"  const ull_f32<{plan.target.lanes}> acc = sums[j];",
-        *indent([*setup.splitlines(), *body.splitlines()]),
-        "}",
-    ]
+    head = f"const auto {name} = [&](ull_i64 m, ull_f32<{plan.target.lanes}> acc) __attribute__((always_inline)) {{"
+    return [head, *indent([*setup.splitlines(), *body.splitlines()]), "};"]
