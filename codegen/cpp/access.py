@@ -44,6 +44,8 @@ def _and_valid(scope: Scope, bits: str) -> str:
 def _load_lanes(scope: Scope, load: Load, n: int, bits: str | None) -> str:
     assert scope.lane is not None
     kind, valid = f"{ops.STORAGE[load.dtype]}, {n}", scope.lane.valid
+    if load.buffer in scope.interleaved:
+        return f"ull_load<{kind}>({_interleaved_place(scope, load.buffer, load.index)})"
     base = _contiguous_base(scope, load.index)
     if base is None:
         return _gather(scope, load, kind, bits)
@@ -51,6 +53,13 @@ def _load_lanes(scope: Scope, load: Load, n: int, bits: str | None) -> str:
     if bits is not None:
         return f"ull_load_bits<{kind}>({at}, {bits})"
     return f"ull_load<{kind}>({at})" if valid is None else f"ull_load_n<{kind}>({at}, {valid})"
+
+
+def _interleaved_place(scope: Scope, buffer: str, index: Expr) -> str:
+    """Pointer to the lanes of a local buffer at an index that is the same for all lanes."""
+    assert scope.lane is not None
+    distance = scope.interleaved[buffer]
+    return f"{scope.buffers[buffer]} + {scope.index(to_poly(index) * Poly.constant(distance))} + {scope.lane.slot}"
 
 
 def _contiguous_base(scope: Scope, index: Expr) -> Poly | None:
@@ -101,6 +110,8 @@ def store_text(scope: Scope, buffer: str, index: Expr, value: Expr) -> str:
     stored = scope.name(f"ull_v<{kind}>", ops.stored_text(scope.value(value), dtype, n))
     if scope.lane is None:
         return f"{scope.buffers[buffer]}[{scope.index(to_poly(index))}] = {stored};"
+    if buffer in scope.interleaved:
+        return f"ull_store<{kind}>({_interleaved_place(scope, buffer, index)}, {stored});"
     valid, base = scope.lane.valid, _contiguous_base(scope, index)
     if base is None:
         return _scatter(scope, buffer, index, kind, stored)

@@ -10,12 +10,16 @@ from ullage.codegen.loops.poly import unique
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """The vectorised variable: lane l of `lanes` has the value `base + l`; only the first `valid` lanes count."""
+    """The vectorised variable: lane l of `lanes` has the value `base + l`; only the first `valid` lanes count.
+
+    `slot` is the lane's place among vectors that are worked on together.
+    """
 
     var: str
     base: str
     lanes: int
     valid: str | None = None
+    slot: int = 0
 
 
 @dataclass(slots=True)
@@ -89,11 +93,13 @@ def _shape(expr: Expr) -> tuple[object, ...]:
 class Blocks:
     """A stack of open blocks.
 
-    `changing` names the buffers that the kernel writes: their loads stay where they are.
+    `changing` names the buffers that the kernel writes: their loads stay where they are. `interleaved` maps local
+    buffers that hold one element per lane at each index to the distance of indices.
     """
 
     def __init__(self, changing: frozenset[str], prefix: str) -> None:
         self.changing = changing
+        self.interleaved: dict[str, int] = {}
         self.numbering = Numbering()
         self.blocks: list[Block] = []
         self.bindings: dict[str, Binding] = {}
@@ -186,5 +192,8 @@ class Blocks:
         """Whether lanes hold different values of the expression."""
         if self.lane is None:
             return False
-        names = self.numbering.names[self.numbering(expr)]
-        return self.lane.var in names or any(self.bindings[n].lanes > 1 for n in names)
+        number = self.numbering(expr)
+        names = self.numbering.names[number]
+        if self.lane.var in names or any(self.bindings[n].lanes > 1 for n in names):
+            return True
+        return not self.interleaved.keys().isdisjoint(self.numbering.loads[number])

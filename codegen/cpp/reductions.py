@@ -1,18 +1,22 @@
 """Accumulators of reductions and scans: start values, updates, and folding vectors into one value.
 
-A reduction over vector lanes keeps `unroll` vectors; element i goes to vector (i // lanes) % unroll while whole groups
-last, then to the first one. They are folded pairwise, and lanes upper half onto lower half. This order depends only on
-the kernel and its extents.
+Where a reduction runs over vector lanes, element i is added to lane i % lanes of vector (i // lanes) % copies, with
+lanes · copies a constant of the target; vectors are folded pairwise, and lanes upper half onto lower half, which makes
+the sum a tree over i modulo that constant. Otherwise elements are added one after the other. Long sums keep blocks
+apart (`SUM_BLOCK` elements over lanes, `SERIAL_BLOCK` otherwise). None of this depends on anything outside the stage.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from ullage.codegen.cpp import ops
 from ullage.codegen.cpp.scope import Scope
 from ullage.codegen.loops.ir import FLOATS, Expr, Reduce, Scan
 
+SUM_BLOCK = 4096
+SERIAL_BLOCK = 256
 _LIMITS = {
     "int64": (-(2**63), 2**63 - 1), "int32": (-(2**31), 2**31 - 1), "int16": (-(2**15), 2**15 - 1),
     "int8": (-128, 127), "uint8": (0, 255), "bool": (False, True),
@@ -37,39 +41,83 @@ def combine_text(op: str, dtype: str, n: int, a: str, b: str) -> str:
     return ops.apply_text(name, dtype, dtype, [a, b], n)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Accumulator:
-    """The running value of one `Reduce` or `Scan`: `copies` C++ variables of `lanes` lanes each."""
+    """The running value of one `Reduce` or `Scan`: C++ variables of `lanes` lanes each, with positions for argmax."""
 
     name: str
     op: str
     dtype: str
     lanes: int
-    values: list[str] = field(default_factory=list)
-    positions: list[str] = field(default_factory=list)
+    values: tuple[str, ...] = field(default=())
+    positions: tuple[str, ...] = field(default=())
+
+    @property
+    def copies(self) -> int:
+        """How many vectors there are."""
+        return len(self.values)
 
     @property
     def is_position(self) -> bool:
         """Whether the result is where the extreme is."""
         return self.op in ("argmax", "argmin")
 
+    @property
+    def is_float_sum(self) -> bool:
+        """Whether rounding errors of many small terms add up."""
+        return self.op == "sum" and self.dtype in FLOATS
+
+    @property
+    def type_text(self) -> str:
+        """The C++ type of one vector."""
+        return ops.register_type(self.dtype, self.lanes)
+
     @staticmethod
     def declare(scope: Scope, statement: Reduce | Scan, lanes: int, copies: int) -> Accumulator:
         """Declare the variables in the innermost block, at their start values."""
-        made = Accumulator(statement.name, statement.op, statement.value.dtype, lanes)
-        start = ops.splat_text(ops.literal(start_value(made.op, made.dtype), made.dtype), made.dtype, lanes)
-        nowhere = ops.splat_text("(int)ULL_NOWHERE", "int32", lanes)
-        for _ in range(copies):
-            made.values.append(_declare(scope, ops.register_type(made.dtype, lanes), start))
-            if made.is_position:
-                made.positions.append(_declare(scope, f"ull_i32<{lanes}>", nowhere))
-        return made
+        return Accumulator(statement.name, statement.op, statement.value.dtype, lanes).again(scope, copies)
 
+    def again(self, scope: Scope, copies: int | None = None) -> Accumulator:
+        """The same accumulator with new variables at their start values."""
+        count = self.copies if copies is None else copies
+        start = ops.literal(start_value(self.op, self.dtype), self.dtype)
+        values = _declare(scope, self.type_text, ops.splat_text(start, self.dtype, self.lanes), count)
+        if not self.is_position:
+            return replace(self, values=values)
+        nowhere = ops.splat_text("(int)ULL_NOWHERE", "int32", self.lanes)
+        return replace(self, values=values, positions=_declare(scope, f"ull_i32<{self.lanes}>", nowhere, count))
+
+    # ---- arrays -----------------------------------------------------------------------------------------------
+    def as_array(self, scope: Scope) -> Accumulator:
+        """C++ arrays with the present values."""
+        values = (_array(scope, self.type_text, self.values),)
+        positions = (_array(scope, f"ull_i32<{self.lanes}>", self.positions),) if self.is_position else ()
+        return replace(self, values=values, positions=positions)
+
+    def at(self, slot: str) -> Accumulator:
+        """One element of arrays as the only vector."""
+        return replace(
+            self,
+            values=tuple(f"{v}[{slot}]" for v in self.values),
+            positions=tuple(f"{p}[{slot}]" for p in self.positions),
+        )
+
+    def assign(self, scope: Scope, array: Accumulator) -> None:
+        """Take the values back out of arrays."""
+        for i, mine in enumerate(self.values):
+            scope.line(f"{mine} = {array.values[0]}[{i}];")
+        for i, mine in enumerate(self.positions):
+            scope.line(f"{mine} = {array.positions[0]}[{i}];")
+
+    def copy(self, number: int) -> Accumulator:
+        """One of the vectors as the only one."""
+        return replace(self, values=self.values[number : number + 1], positions=self.positions[number : number + 1])
+
+    # ---- values -----------------------------------------------------------------------------------------------
     def update(self, scope: Scope, copy: int, value: Expr, position: Expr | None, valid: str | None) -> None:
         """Take one more vector; lanes from `valid` on are ignored."""
         text, n, acc = scope.value(value), self.lanes, self.values[copy]
-        if self.is_position:
-            assert position is not None
+        if position is not None:
             self._update_position(scope, copy, text, position, valid)
             return
         combined = combine_text(self.op, self.dtype, n, acc, text)
@@ -80,40 +128,51 @@ class Accumulator:
 
     def _update_position(self, scope: Scope, copy: int, text: str, position: Expr, valid: str | None) -> None:
         n, acc, at = self.lanes, self.values[copy], self.positions[copy]
-        mask = ops.register_type("bool", n)
         better = f"ull_{'above' if self.op == 'argmax' else 'below'}<{n}>({text}, {acc})"
         if valid is not None:
             better = f"{better} & ull_lanes_below<{n}>({valid})"
-        taken = scope.name(mask, better)
+        taken = scope.name(ops.register_type("bool", n), better)
         here = scope.name(f"ull_i32<{n}>", scope.position(position))
         scope.line(f"{acc} = ull_select<{n}>({taken}, {text}, {acc});")
         scope.line(f"{at} = ull_select<{n}>({taken}, {here}, {at});")
 
-    def finish(self, scope: Scope, keep_lanes: bool) -> tuple[str, str]:
-        """(C++ name, dtype) of the result: all copies folded, and the lanes too unless `keep_lanes`."""
+    def absorb(self, scope: Scope, part: Accumulator) -> None:
+        """Add the sums of a block, vector by vector."""
+        for mine, other in zip(self.values, part.values, strict=True):
+            scope.line(f"{mine} = {combine_text(self.op, self.dtype, self.lanes, mine, other)};")
+
+    def finish(self, scope: Scope, keep_lanes: bool) -> str:
+        """C++ name of the result: all vectors folded, and the lanes too unless `keep_lanes`."""
         if self.is_position:
-            return self._finish_position(scope, keep_lanes), "int64"
-        values, kind = list(self.values), ops.register_type(self.dtype, self.lanes)
+            return self._finish_position(scope, keep_lanes)
+        values = list(self.values)
         while len(values) > 1:
             half = len(values) // 2
             pairs = zip(values[:half], values[half:], strict=True)
-            values = [scope.name(kind, combine_text(self.op, self.dtype, self.lanes, a, b)) for a, b in pairs]
+            values = [scope.name(self.type_text, combine_text(self.op, self.dtype, self.lanes, a, b)) for a, b in pairs]
         if keep_lanes or self.lanes == 1:
-            return scope.name(kind, values[0]), self.dtype
+            return scope.name(self.type_text, values[0])
         folded = ops.wrap_text(f"ull_fold_{self.op}<{self.lanes}>({values[0]})", self.dtype, 1)
-        return scope.name(ops.register_type(self.dtype, 1), folded), self.dtype
+        return scope.name(ops.register_type(self.dtype, 1), folded)
 
     def _finish_position(self, scope: Scope, keep_lanes: bool) -> str:
         n = self.lanes
         if keep_lanes or n == 1:
             return scope.name(f"ull_i64v<{n}>", f"ull_position<{n}>({self.positions[0]})")
-        for other in range(1, len(self.values)):
+        for other in range(1, self.copies):
             both = f"{self.values[0]}, {self.positions[0]}, {self.values[other]}, {self.positions[other]}"
             scope.line(f"ull_merge_{self.op}<{n}>({both});")
         return scope.name("ull_i64", f"ull_fold_{self.op}<{n}>({self.values[0]}, {self.positions[0]})")
 
 
-def _declare(scope: Scope, type_text: str, start: str) -> str:
+def _declare(scope: Scope, type_text: str, start: str, count: int) -> tuple[str, ...]:
+    names = tuple(scope.fresh() for _ in range(count))
+    for name in names:
+        scope.line(f"{type_text} {name} = {start};")
+    return names
+
+
+def _array(scope: Scope, type_text: str, values: Sequence[str]) -> str:
     name = scope.fresh()
-    scope.line(f"{type_text} {name} = {start};")
+    scope.line(f"{type_text} {name}[{len(values)}] = {{{', '.join(values)}}};")
     return name

@@ -6,9 +6,23 @@ import math
 from dataclasses import dataclass
 
 from ullage.codegen.cpp.blocks import Numbering
-from ullage.codegen.loops.ir import Apply, Cast, Const, Expr, Load, Loop, LoopKernel, Reduce, Ref, Stage, Store
+from ullage.codegen.loops.ir import (
+    FLOATS,
+    Apply,
+    Cast,
+    Const,
+    Expr,
+    Load,
+    Loop,
+    LoopKernel,
+    Reduce,
+    Ref,
+    Stage,
+    Store,
+    Var,
+)
 from ullage.codegen.loops.normal import has_scan, reduces
-from ullage.codegen.loops.poly import linear_in, to_expr, to_poly, unique
+from ullage.codegen.loops.poly import free_vars, linear_in, to_expr, to_poly, unique
 from ullage.codegen.loops.traverse import expressions
 from ullage.target import Target
 
@@ -16,6 +30,11 @@ GRAIN = 16384
 """Elements of simple arithmetic in one task."""
 _LINE = 64
 _UNKNOWN_EXTENT = 128
+_FOLD_VECTORS = 4
+_HEAVY = 12
+_LIGHT_COLUMNS = 24
+TILE = 16
+"""Iterations of a tile loop inside of one lane vector."""
 _WIDE = frozenset({"int64", "float64"})
 _COMPARE = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _WEIGHTS = {
@@ -28,22 +47,36 @@ _WEIGHTS = {
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """Loops in the order of emission; with `lanes` > 1 the last one is vectorised, `unroll` vectors at a time."""
+    """Loops in the order of emission; with `lanes` > 1 the last one is vectorised.
+
+    Reductions over lanes use `copies` vectors; `heavy` bodies are emitted once and not unrolled.
+    """
 
     stage: Stage
     loops: tuple[Loop, ...]
-    lanes: int
-    unroll: int
+    lanes: int = 1
+    copies: int = 1
+    heavy: bool = False
+
+    @property
+    def folds(self) -> bool:
+        """Whether reductions run over lanes."""
+        return self.lanes > 1
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """`lane` is the outer loop that became vector lanes (None: the stages vectorise on their own)."""
+    """`lane` is the outer loop that became vector lanes (None: the stages vectorise on their own).
+
+    `unroll` vectors of outer points are worked on together; `tile` is a row loop walked inside of a lane vector, in
+    blocks, because other accesses are contiguous along it.
+    """
 
     rows: tuple[Loop, ...]
     lane: Loop | None
     lanes: int
     unroll: int
+    tile: Loop | None
     stages: tuple[StagePlan, ...]
 
 
@@ -54,12 +87,17 @@ def extent_estimate(loop: Loop) -> int:
 
 
 def schedule(kernel: LoopKernel, target: Target) -> Schedule:
-    """The cheapest of: vectorise inside the stages, or along one of the outer loops."""
-    inner = _inside(kernel, target)
-    best, best_cost = inner, _inside_cost(kernel, inner)
-    if any(b.access == "local" for b in kernel.buffers):
+    """The cheapest of: vectorise inside the stages, or along one of the outer loops.
+
+    What decides the order of a sum is a property of its stage alone: see `folds_lanes`.
+    """
+    best = _inside(kernel, target)
+    best_cost = sum(_stage_cost(p) for p in best.stages)
+    if any(folds_lanes(s, target) for s in kernel.stages):
         return best
     for loop in kernel.outer:
+        if not _locals_stay(kernel, loop.var):
+            continue
         candidate = _along(kernel, loop, target)
         cost = _along_cost(kernel, loop, candidate.lanes)
         if cost <= best_cost:
@@ -67,38 +105,101 @@ def schedule(kernel: LoopKernel, target: Target) -> Schedule:
     return best
 
 
+def folds_lanes(stage: Stage, target: Target) -> bool:
+    """Whether sums of floats of this stage run over vector lanes (a tree), else one element after the other.
+
+    They do if the stage has a long enough loop along which its loads are contiguous.
+    """
+    ordered = any(r.value.dtype in FLOATS and r.op not in ("argmax", "argmin") for r in reduces(stage))
+    return ordered and not _is_serial(stage) and _foldable(stage, target)
+
+
+def _foldable(stage: Stage, target: Target) -> bool:
+    last = _order(stage, target)[-1]
+    extent = to_poly(last.extent).value
+    if extent is not None and extent < target.lanes:
+        return False
+    loads = [e for e in _stage_nodes(stage) if isinstance(e, Load) and last.var in free_vars(e.index)]
+    steps = [linear_in(to_poly(e.index), last.var) for e in loads]
+    return sum(step is not None and step[0].value == 1 for step in steps) * 2 >= len(steps)
+
+
+def _is_serial(stage: Stage) -> bool:
+    return not stage.loops or has_scan(stage) or _chained(stage)
+
+
 # ---- along an outer loop --------------------------------------------------------------------------------------
 def _along(kernel: LoopKernel, loop: Loop, target: Target) -> Schedule:
-    refs = frozenset(r.name for s in kernel.stages for r in s.body if not isinstance(r, Store))
-    wide = any(_needs_wide(s, loop.var, refs) for s in kernel.stages)
+    varying = frozenset(r.name for s in kernel.stages for r in s.body if not isinstance(r, Store))
+    varying |= _locals(kernel)
+    wide = any(_needs_wide(s, loop.var, varying) for s in kernel.stages)
     lanes = target.lanes // 2 if wide else target.lanes
     rows = tuple(x for x in kernel.outer if x is not loop)
-    stages = tuple(StagePlan(s, s.loops, 1, 1) for s in kernel.stages)
-    light = sum(stage_weight(s) for s in kernel.stages) < 24
+    stages = tuple(StagePlan(s, s.loops) for s in kernel.stages)
+    light = sum(stage_weight(s) for s in kernel.stages) < _LIGHT_COLUMNS
     looped = any(s.loops for s in kernel.stages)
-    return Schedule(rows, loop, lanes, 4 if looped and light else 1, stages)
+    tile = _tile(kernel, loop.var, rows)
+    rows = tuple(x for x in rows if x is not tile)
+    return Schedule(rows, loop, lanes, 4 if looped and light and tile is None else 1, tile, stages)
+
+
+def _locals(kernel: LoopKernel) -> frozenset[str]:
+    return frozenset(b.name for b in kernel.buffers if b.access == "local")
+
+
+def _locals_stay(kernel: LoopKernel, lane: str) -> bool:
+    """Whether local buffers are indexed the same way for all lanes."""
+    names = _locals(kernel)
+    refs = frozenset(r.name for s in kernel.stages for r in s.body if not isinstance(r, Store))
+
+    def same(index: Expr) -> bool:
+        return not any((isinstance(e, Var | Ref) and e.name in refs | {lane}) for e in unique(index))
+
+    loads = (e for stage in kernel.stages for e in _stage_nodes(stage) if isinstance(e, Load) and e.buffer in names)
+    stores = (s for stage in kernel.stages for s in stage.body if isinstance(s, Store) and s.buffer in names)
+    return all(same(x.index) for x in (*loads, *stores))
+
+
+def _tile(kernel: LoopKernel, lane: str, rows: tuple[Loop, ...]) -> Loop | None:
+    """The row loop along which accesses that stride over the lanes are contiguous."""
+    indices = [i for stage in kernel.stages for i in _indices(stage) if _step(i, lane) not in (0, 1)]
+    for loop in rows:
+        if any(_step(i, loop.var) == 1 for i in indices):
+            return loop
+    return None
+
+
+def _indices(stage: Stage) -> list[Expr]:
+    loads = [e.index for e in _stage_nodes(stage) if isinstance(e, Load)]
+    return loads + [s.index for s in stage.body if isinstance(s, Store)]
+
+
+def _step(index: Expr, var: str) -> int | None:
+    split = linear_in(to_poly(index), var)
+    return None if split is None else split[0].value
 
 
 def _along_cost(kernel: LoopKernel, loop: Loop, lanes: int) -> float:
     """Cycles per outer point, roughly."""
     extent = extent_estimate(loop)
     used = extent / (-(-extent // lanes) * lanes)
-    return sum(_iterations(s.loops) * _vector_cost(s, loop.var, lanes) for s in kernel.stages) / (lanes * used)
+    names = _locals(kernel)
+    return sum(_iterations(s.loops) * _vector_cost(s, loop.var, lanes, names) for s in kernel.stages) / (lanes * used)
 
 
 # ---- inside the stages ----------------------------------------------------------------------------------------
 def _inside(kernel: LoopKernel, target: Target) -> Schedule:
-    return Schedule(kernel.outer, None, 1, 1, tuple(_stage_inside(s, target) for s in kernel.stages))
+    return Schedule(kernel.outer, None, 1, 1, None, tuple(_stage_inside(s, target) for s in kernel.stages))
 
 
 def _stage_inside(stage: Stage, target: Target) -> StagePlan:
-    if not stage.loops or has_scan(stage) or _chained(stage):
-        return StagePlan(stage, stage.loops, 1, 1)
+    ordered = any(r.op in ("sum", "prod") and r.value.dtype in FLOATS for r in reduces(stage))
+    if _is_serial(stage) or (ordered and not folds_lanes(stage, target)):
+        return StagePlan(stage, stage.loops)
     loops = _order(stage, target)
     lanes = target.lanes // 2 if _needs_wide(stage, loops[-1].var, frozenset()) else target.lanes
-    weight = stage_weight(stage)
-    unroll = (4 if weight < 12 else 2 if weight < 40 else 1) if reduces(stage) else 1
-    return StagePlan(stage, loops, lanes, unroll)
+    copies = _FOLD_VECTORS * target.lanes // lanes if reduces(stage) else 1
+    return StagePlan(stage, loops, lanes, copies, stage_weight(stage) >= _HEAVY)
 
 
 def _order(stage: Stage, target: Target) -> tuple[Loop, ...]:
@@ -108,7 +209,7 @@ def _order(stage: Stage, target: Target) -> tuple[Loop, ...]:
 
     def cost(loop: Loop) -> float:
         blocks = -(-extent_estimate(loop) // target.lanes)
-        return blocks * _vector_cost(stage, loop.var, target.lanes) / extent_estimate(loop)
+        return blocks * _vector_cost(stage, loop.var, target.lanes, frozenset()) / extent_estimate(loop)
 
     last = min(reversed(stage.loops), key=cost)
     return (*(x for x in stage.loops if x is not last), last)
@@ -117,19 +218,16 @@ def _order(stage: Stage, target: Target) -> tuple[Loop, ...]:
 def _chained(stage: Stage) -> bool:
     """Whether an iteration may read what another iteration of the stage stored."""
     stored = {s.buffer: s.index for s in stage.body if isinstance(s, Store)}
-    loads = (e for s in stage.body for root in expressions(s) for e in unique(root) if isinstance(e, Load))
+    loads = (e for e in _stage_nodes(stage) if isinstance(e, Load))
     return any(e.buffer in stored and e.index != stored[e.buffer] for e in loads)
-
-
-def _inside_cost(kernel: LoopKernel, plan: Schedule) -> float:
-    return sum(_stage_cost(p) for p in plan.stages)
 
 
 def _stage_cost(plan: StagePlan) -> float:
     if plan.lanes == 1:
         return _iterations(plan.loops) * (2 * stage_weight(plan.stage) + 1)
     blocks = _iterations(plan.loops[:-1]) * -(-extent_estimate(plan.loops[-1]) // plan.lanes)
-    return blocks * _vector_cost(plan.stage, plan.loops[-1].var, plan.lanes) + 15 * len(reduces(plan.stage)) + 4
+    cost = _vector_cost(plan.stage, plan.loops[-1].var, plan.lanes, frozenset())
+    return blocks * cost + 15 * len(reduces(plan.stage)) + 4
 
 
 # ---- costs ----------------------------------------------------------------------------------------------------
@@ -159,14 +257,14 @@ def _weight(expr: Expr) -> int:
             return 0
 
 
-def _vector_cost(stage: Stage, lane: str, lanes: int) -> float:
+def _vector_cost(stage: Stage, lane: str, lanes: int, interleaved: frozenset[str]) -> float:
     """Cycles of one vector iteration along `lane`: strided accesses cost one cycle per lane and more."""
     numbering = Numbering()
     varies = lambda e: lane in numbering.names[numbering(e)]  # noqa: E731
     total = 1.0
     for e in _stage_nodes(stage):
         if isinstance(e, Load):
-            total += _access_cost(e.index, lane, lanes)
+            total += 1 if e.buffer in interleaved else _access_cost(e.index, lane, lanes)
         elif varies(e) or any(isinstance(x, Ref) for x in unique(e)):
             total += _weight(e)
     total += sum(_access_cost(s.index, lane, lanes) for s in stage.body if isinstance(s, Store))
@@ -181,13 +279,14 @@ def _access_cost(index: Expr, lane: str, lanes: int) -> float:
     return 0.2 if step == 0 else 1.0 if step == 1 else 1.3 * lanes
 
 
-def _needs_wide(stage: Stage, lane: str, refs: frozenset[str]) -> bool:
+def _needs_wide(stage: Stage, lane: str, varying: frozenset[str]) -> bool:
     """Whether lanes hold 64-bit values (index differences inside comparisons do not count)."""
     numbering = Numbering()
 
     def varies(e: Expr) -> bool:
-        names = numbering.names[numbering(e)]
-        return lane in names or bool(names & refs)
+        number = numbering(e)
+        names = numbering.names[number] | numbering.loads[number]
+        return lane in names or bool(names & varying)
 
     def wide(e: Expr) -> bool:
         if not varies(e):
@@ -231,7 +330,9 @@ class Tasks:
 
 def tasks(plan: Schedule) -> Tasks:
     """Cut the outer space: first the lane loop if it is long, then whole rows."""
-    rows = _product([x.extent for x in plan.rows])
+    rows = _product(
+        [*(x.extent for x in plan.rows), *([_ceil_div(plan.tile.extent, Const(TILE))] if plan.tile else [])]
+    )
     cost = _point_cost(plan)
     if plan.lane is None:
         per_task = _at_least_one(_quotient(Const(GRAIN), cost))
