@@ -141,24 +141,24 @@ def _summary(result: Result, least: int, weights: int, eager_seconds: float) -> 
 
 def _sentences(result: Result, expected: Any) -> Table:
     table = Table(title="Embeddings beside eager PyTorch's", header_style="bold")
-    table.add_column("sentence")
-    table.add_column("cosine", justify="right")
+    table.add_column("sentence", no_wrap=True)
+    table.add_column("cosine", justify="right", no_wrap=True)
     for sentence, cosine in zip(SENTENCES, _cosines(result.embeddings, expected), strict=True):
         table.add_row(sentence, f"{cosine:.7f}")
     return table
 
 
 def _cosines(found: Any, expected: Any) -> Any:
-    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-    return np.sum(found.astype(np.float64) * expected, axis=1) / norms
+    left, right = found.astype(np.float64), expected.astype(np.float64)
+    return np.sum(left * right, axis=1) / (np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1))
 
 
 def _ladder(results: Sequence[Result]) -> Table:
     table = Table(title="The same model at other budgets", header_style="bold")
-    for name in ("budget", "bytes", "planned", "measured", "read per run", "time", "bits"):
-        table.add_column(name, justify="right")
+    for name in ("budget", "planned", "measured", "read/run", "time", "bits"):
+        table.add_column(name, justify="right", no_wrap=True)
     for result in results:
-        sizes = (result.budget_bytes, result.planned_bytes, result.measured_bytes, result.bytes_read_per_run)
+        sizes = (result.planned_bytes, result.measured_bytes, result.bytes_read_per_run)
         bits = "identical" if _same_bits(result, results[0]) else "[red]different"
         table.add_row(result.label, *map(format_bytes, sizes), seconds_text(result.seconds), bits)
     return table
