@@ -87,8 +87,9 @@ struct alignas(128) Worker {
     u64 handle;
     char *stack;
     u32 index;
-    u32 cpu;
-    u32 started;
+    u32 cpu;      /* where it has been since the caller last looked */
+    u32 meetings; /* looks in a row that found it on the CPU of another thread */
+    u32 moved;
 };
 
 struct Failure {

@@ -10,7 +10,7 @@ namespace {
 
 enum : u32 { OPEN = 1u << 31, WAITING = 1u << 30, INSIDE = WAITING - 1 };
 enum : u64 { SPIN_NS = 25000 };
-enum : u32 { PAUSES_PER_CLOCK = 32, SHARES = 4, UNKNOWN_CPU = ~0u };
+enum : u32 { PAUSES_PER_CLOCK = 32, SHARES = 4, MOST_MEETINGS = 8, UNKNOWN_CPU = ~0u };
 
 u64 pack(u64 first, u64 last) { return first | last << 32; }
 
@@ -78,8 +78,14 @@ void *worker_main(void *argument) {
     Worker *self = static_cast<Worker *>(argument);
     Context *c = static_cast<Context *>(self->context);
     u32 seen = 0;
+    cpu_set_t all;
+    bool known = !pthread_getaffinity_np(pthread_self(), sizeof all, &all);
     for (;;) {
         await_epoch(c, seen);
+        if (__atomic_load_n(&self->moved, __ATOMIC_ACQUIRE)) {
+            __atomic_store_n(&self->moved, 0u, __ATOMIC_RELAXED);
+            if (known) pthread_setaffinity_np(pthread_self(), sizeof all, &all);
+        }
         seen = __atomic_load_n(&c->epoch, __ATOMIC_ACQUIRE);
         if (__atomic_load_n(&c->stop, __ATOMIC_ACQUIRE)) return nullptr;
         __atomic_store_n(&self->cpu, u32(sched_getcpu()), __ATOMIC_RELAXED);
@@ -117,35 +123,44 @@ void close_region(Context *c) {
     __atomic_and_fetch(&c->state, ~u32(WAITING), __ATOMIC_RELAXED);
 }
 
-u32 cpu_of(Worker *worker) { return __atomic_load_n(&worker->cpu, __ATOMIC_RELAXED); }
-
 /* The CPUs that the caller may use, without its own and without those where other workers were last seen. */
 bool free_cpus(Context *c, u32 caller_cpu, u32 self, cpu_set_t *cpus) {
     if (pthread_getaffinity_np(pthread_self(), sizeof *cpus, cpus)) return false;
     CPU_CLR(caller_cpu, cpus);
     cpu_set_t others = *cpus;
-    for (u32 i = 1; i <= c->running_workers; i++)
-        if (i != self && cpu_of(&c->workers[i]) != UNKNOWN_CPU) CPU_CLR(cpu_of(&c->workers[i]), cpus);
+    for (u32 i = 1; i <= c->running_workers; i++) {
+        u32 cpu = __atomic_load_n(&c->workers[i].cpu, __ATOMIC_RELAXED);
+        if (i != self && cpu != UNKNOWN_CPU) CPU_CLR(cpu, cpus);
+    }
     if (!CPU_COUNT(cpus)) *cpus = others;
     return CPU_COUNT(cpus) > 0;
 }
 
-/* Two runnable threads can stay on one CPU for milliseconds: a worker last seen where another thread is, is moved. */
+/* The worker lifts the restriction itself once it has woken elsewhere. */
+void move(Context *c, u32 caller_cpu, u32 index) {
+    Worker *worker = &c->workers[index];
+    cpu_set_t cpus;
+    if (!free_cpus(c, caller_cpu, index, &cpus)) return;
+    if (pthread_setaffinity_np(pthread_t(worker->handle), sizeof cpus, &cpus)) return;
+    __atomic_store_n(&worker->moved, 1u, __ATOMIC_RELEASE);
+}
+
+/* On an idle machine two threads can stay on one CPU for long; on a busy one they meet there now and then, and the
+   scheduler knows better. So a worker is moved when run after run it was last seen where another thread is. */
 void spread(Context *c) {
-    cpu_set_t taken, cpus;
+    cpu_set_t taken;
     u32 caller_cpu = u32(sched_getcpu());
     CPU_ZERO(&taken);
     CPU_SET(caller_cpu, &taken);
     for (u32 i = 1; i <= c->running_workers; i++) {
         Worker *worker = &c->workers[i];
-        u32 cpu = cpu_of(worker);
+        u32 cpu = __atomic_exchange_n(&worker->cpu, u32(UNKNOWN_CPU), __ATOMIC_RELAXED);
         if (cpu == UNKNOWN_CPU) continue;
-        if (!CPU_ISSET(cpu, &taken)) {
-            CPU_SET(cpu, &taken);
-        } else if (free_cpus(c, caller_cpu, i, &cpus)) {
-            pthread_setaffinity_np(pthread_t(worker->handle), sizeof cpus, &cpus);
-            __atomic_store_n(&worker->cpu, u32(UNKNOWN_CPU), __ATOMIC_RELAXED);
-        }
+        worker->meetings = CPU_ISSET(cpu, &taken) ? worker->meetings + 1 : 0;
+        CPU_SET(cpu, &taken);
+        if (worker->meetings < MOST_MEETINGS) continue;
+        worker->meetings = 0;
+        move(c, caller_cpu, i);
     }
 }
 
