@@ -26,7 +26,7 @@ from ullage.passes.clean.sizes import reshape_to
 from ullage.passes.edit import Editor, args_of, calls, is_call, is_one, same_shape, same_size, shape_of, value_of
 from ullage.passes.fuse.attention_calls import CALL_RULES
 from ullage.passes.fuse.attention_masks import can_regroup, combined_mask, four_batch
-from ullage.passes.fuse.attention_scores import Refused, Scores, Size, find_scores, keeps_matrix, peeled
+from ullage.passes.fuse.attention_scores import PRODUCTS, Refused, Scores, Size, find_scores, keeps_matrix, peeled
 
 aten = torch.ops.aten
 
@@ -39,7 +39,7 @@ class Attention(RulePass):
 
     def table(self) -> RuleTable:
         """Products with a softmax on the left, and existing calls."""
-        return {aten.matmul.default: (recognise,), **CALL_RULES}
+        return {**{product: (recognise,) for product in PRODUCTS}, **CALL_RULES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def _product_after(node: Node) -> Node | Refused:
         if len(node.users) != 1:
             return Refused("the probabilities are used elsewhere")
         (user,) = node.users
-        if is_call(user, aten.matmul.default):
+        if is_call(user, *PRODUCTS):
             return user if args_of(user)[0] is node else Refused("the probabilities are the right operand of a product")
         is_cast = is_call(user, aten._to_copy.default)
         if not is_cast and not (is_call(user, aten.reshape.default) and keeps_matrix(node, user)):

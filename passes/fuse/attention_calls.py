@@ -106,7 +106,7 @@ def plain_mask(edit: Editor, node: Node) -> Match | None:
 
 def _kind_of(edit: Editor, mask: Node, queries: Any, keys: Any) -> str | None:
     fact = IndexFacts().of(mask)
-    if isinstance(fact, Comparison) and fact.is_causal(len(shape_of(mask))) and same_size(queries, keys):
+    if isinstance(fact, Comparison) and fact.is_causal(len(shape_of(mask))):
         return "causal"
     value = constant_value(edit, mask)
     if value is None:
@@ -116,8 +116,8 @@ def _kind_of(edit: Editor, mask: Node, queries: Any, keys: Any) -> str | None:
         return None
     if bool(keep.all()):
         return "nothing"
-    is_square = isinstance(queries, int) and isinstance(keys, int) and keep.shape[-2:] == (queries, keys)
-    return "causal" if is_square and bool((keep == torch.ones_like(keep).tril()).all()) else None
+    is_whole = tuple(keep.shape[-2:]) == (queries, keys)
+    return "causal" if is_whole and bool((keep == torch.ones_like(keep).tril()).all()) else None
 
 
 def constant_value(edit: Editor, node: Node) -> torch.Tensor | None:

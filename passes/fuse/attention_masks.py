@@ -68,13 +68,17 @@ def combined_mask(edit: Editor, scores: Scores, dtype: torch.dtype) -> Node | No
     """One mask that does what all of them do: boolean if each only excludes with -inf, else added to the scores."""
     if not scores.masks:
         return None
-    four = [to_four(edit, mask, scores.batch) for mask in scores.masks]
+    four = [_upright(edit, mask, to_four(edit, mask, scores.batch)) for mask in scores.masks]
     if all(mask.fill == -math.inf for mask in scores.masks):
         return _conjunction(edit, four)
     total: Node | None = None
     for mask, node in zip(scores.masks, four, strict=True):
         total = _applied(edit, total, mask, node, dtype)
     return total
+
+
+def _upright(edit: Editor, mask: Mask, node: Node) -> Node:
+    return edit.call(aten.logical_not.default, node) if mask.is_inverted else node
 
 
 def _conjunction(edit: Editor, nodes: list[Node]) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from ullage.passes.edit import Editor, args_of, is_call, is_tensor, same_size, s
 
 aten = torch.ops.aten
 Size = int | torch.SymInt
+PRODUCTS = (aten.matmul.default, aten.bmm.default, aten.mm.default)
 _VERY_NEGATIVE = -1e4
 
 
@@ -26,12 +28,16 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """A mask on scores with dimensions `batch` before the matrix: added times `factor`, or `fill` where it is false."""
+    """A mask on scores with dimensions `batch` before the matrix.
+
+    It is added, times `factor`; or it puts `fill` where it is false (where it is true if it is inverted).
+    """
 
     node: Node
     batch: tuple[Size, ...]
     factor: float
     fill: float | None = None
+    is_inverted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ def keeps_matrix(inner: Node, outer: Node) -> bool:
 
 
 def _walk(edit: Editor, x: Any, factor: float, masks: tuple[Mask, ...]) -> Scores | Refused:
-    if is_call(x, aten.matmul.default) and len(x.users) == 1:
+    if is_call(x, *PRODUCTS) and len(x.users) == 1:
         return _at_product(edit, x, factor, masks)
     if not is_tensor(x) or x.op != "call_function":
         return Refused("the scores are no product")
@@ -75,7 +81,7 @@ def _walk(edit: Editor, x: Any, factor: float, masks: tuple[Mask, ...]) -> Score
     if is_call(x, aten.add.Tensor) and args[1] == 0:
         return _walk(edit, args[0], factor, masks)
     if is_call(x, aten.add.Tensor):
-        return _first(edit, x, factor, masks, ((args[0], args[1], None), (args[1], args[0], None)))
+        return _first(edit, x, factor, masks, [(args[i], Mask(args[1 - i], shape_of(x)[:-2], factor)) for i in (0, 1)])
     if is_call(x, aten.where.self):
         return _behind_where(edit, x, factor, masks)
     return Refused(f"{x.target} stands between the product and the softmax")
@@ -92,11 +98,15 @@ def factor_of(node: Node) -> float | None:
 
 
 def _behind_where(edit: Editor, x: Node, factor: float, masks: tuple[Mask, ...]) -> Scores | Refused:
-    condition, kept, fill = args_of(x)
+    condition, first, second = args_of(x)
+    is_inverted = uniform_number(first) is not None
+    kept, fill = (second, first) if is_inverted else (first, second)
     value = uniform_number(fill)
     if value is None or value > _VERY_NEGATIVE:
         return Refused("a where in the scores does not fill with a very negative number")
-    return _first(edit, x, factor, masks, ((kept, condition, value * factor),))
+    return _first(
+        edit, x, factor, masks, ((kept, Mask(condition, shape_of(x)[:-2], 1.0, value * factor, is_inverted)),)
+    )
 
 
 def uniform_number(node: object) -> float | None:
@@ -106,13 +116,15 @@ def uniform_number(node: object) -> float | None:
     return float(args_of(node)[1])
 
 
-def _first(edit: Editor, x: Node, factor: float, masks: tuple[Mask, ...], choices: tuple[Any, ...]) -> Scores | Refused:
+def _first(
+    edit: Editor, x: Node, factor: float, masks: tuple[Mask, ...], choices: Sequence[tuple[Any, Mask]]
+) -> Scores | Refused:
+    """The first choice of (scores, mask on them) that leads to a product."""
     result: Scores | Refused = Refused("the scores are no product")
-    for scores, mask, fill in choices:
-        if not is_tensor(scores) or len(shape_of(scores)) != len(shape_of(x)) or not is_tensor(mask):
+    for scores, mask in choices:
+        if not is_tensor(scores) or len(shape_of(scores)) != len(shape_of(x)) or not is_tensor(mask.node):
             continue
-        entry = Mask(mask, shape_of(x)[:-2], factor, fill)
-        result = _walk(edit, scores, factor, (entry, *masks))
+        result = _walk(edit, scores, factor, (mask, *masks))
         if isinstance(result, Scores):
             return result
     return result
