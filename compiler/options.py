@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ullage.budget import Budget, parse_budget
-from ullage.errors import InputError, UllageError
+from ullage.errors import InputError, ToolchainError, UllageError
 from ullage.target import Target
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class CompileOptions:
     def __post_init__(self) -> None:
         self._refuse_lossy()
         if self.machine.kind != "cpu":
-            raise UllageError(f"target {self.target!r} cannot be compiled for yet; use target='cpu'.")
+            raise ToolchainError(f"target {self.target!r} cannot be compiled for yet; use target='cpu'.")
         self._check_budget()
 
     def _check_budget(self) -> None:
