@@ -31,11 +31,11 @@ def text() -> dict[str, Any]:
 
 
 SMALL_TEXT = dict(
-    vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
+    vocab_size=40, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
     max_position_embeddings=32, attn_implementation="sdpa",
 )  # fmt: skip
 SMALL_IMAGE = dict(
-    image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
+    image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
     attn_implementation="sdpa",
 )  # fmt: skip
 
@@ -46,7 +46,7 @@ def bert() -> Sample:
 
 def distilbert() -> Sample:
     config = hf.DistilBertConfig(
-        vocab_size=40, dim=32, n_layers=2, n_heads=2, hidden_dim=48, max_position_embeddings=32,
+        vocab_size=40, dim=32, n_layers=1, n_heads=2, hidden_dim=48, max_position_embeddings=32,
         attn_implementation="sdpa",
     )  # fmt: skip
     return hf.DistilBertModel(config), (), text()
@@ -69,7 +69,7 @@ def deit() -> Sample:
 
 
 def swin() -> Sample:
-    config = hf.SwinConfig(image_size=32, patch_size=2, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4)
+    config = hf.SwinConfig(image_size=32, patch_size=2, embed_dim=16, depths=[2, 1], num_heads=[2, 4], window_size=4)
     return hf.SwinModel(config), (image(),), {}
 
 
@@ -115,7 +115,7 @@ def clip_vision() -> Sample:
 
 def whisper_encoder() -> Sample:
     config = hf.WhisperConfig(
-        vocab_size=40, d_model=32, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=48, decoder_layers=1,
+        vocab_size=40, d_model=32, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=48, decoder_layers=1,
         decoder_attention_heads=2, decoder_ffn_dim=48, num_mel_bins=8, max_source_positions=16, pad_token_id=0,
         bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, attn_implementation="sdpa",
     )  # fmt: skip
@@ -123,12 +123,12 @@ def whisper_encoder() -> Sample:
 
 
 def t5_encoder() -> Sample:
-    config = hf.T5Config(vocab_size=40, d_model=32, d_kv=16, d_ff=48, num_layers=2, num_heads=2)
+    config = hf.T5Config(vocab_size=40, d_model=32, d_kv=16, d_ff=48, num_layers=1, num_heads=2)
     return hf.T5EncoderModel(config), (), text()
 
 
 def gpt2() -> Sample:
-    config = hf.GPT2Config(vocab_size=40, n_positions=32, n_embd=32, n_layer=2, n_head=2, attn_implementation="sdpa")
+    config = hf.GPT2Config(vocab_size=40, n_positions=32, n_embd=32, n_layer=1, n_head=2, attn_implementation="sdpa")
     return hf.GPT2LMHeadModel(config), (), {**text(), "use_cache": False}
 
 
@@ -171,7 +171,7 @@ class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.cell = nn.LSTMCell(8, 8)
-        self.lstm = nn.LSTM(8, 8, num_layers=2, bidirectional=True, batch_first=True)
+        self.lstm = nn.LSTM(8, 8, bidirectional=True, batch_first=True)
         self.gru = nn.GRU(16, 8)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -185,7 +185,7 @@ class Recurrent(nn.Module):
 
 
 def recurrent() -> Sample:
-    return Recurrent(), (torch.linspace(-1, 1, 2 * 4 * 8).reshape(2, 4, 8),), {}
+    return Recurrent(), (torch.linspace(-1, 1, 2 * 3 * 8).reshape(2, 3, 8),), {}
 
 
 def mlp() -> Sample:
