@@ -25,7 +25,7 @@ from ullage.graph.captured import CapturedModel
 from ullage.machine import rates_for
 from ullage.passes.manager import Rewrite
 from ullage.passes.pipelines import run_clean
-from ullage.passes.plan.planner import Planner, PlanRequest, ladder
+from ullage.passes.plan.planner import Planner, PlanRequest
 from ullage.plan.plan import Held, Plan
 from ullage.plan.simulate import Rates
 from ullage.plan.tables import stack_bytes
@@ -112,7 +112,7 @@ class Prepared:
         self.options.report("done", 1.0)
 
     def _ladder(self, plan: Plan) -> tuple[Plan, ...]:
-        others = [p for p in ladder(self.planner.request) if p.peak_bytes != plan.peak_bytes]
+        others = [p for p in self.planner.ladder() if p.peak_bytes != plan.peak_bytes]
         return tuple(sorted((plan, *others), key=lambda p: p.peak_bytes))
 
     def _write_constants(self, writer: ArtifactWriter, plan: Plan) -> None:
