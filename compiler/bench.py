@@ -145,8 +145,9 @@ def bench(
     truth = open_reference(model, options)
     inputs = truth.inputs()
     write_arrays(scratch.path / "inputs.npz", {name: as_array(tensor) for name, tensor in inputs.items()})
+    names_out = tuple(spec.name for spec in truth.captured.outputs)
     jobs = [
-        Job(name, model, str(artifact), budget, input_specs, str(scratch.path), available_threads())
+        Job(name, model, str(artifact), budget, input_specs, names_out, str(scratch.path), available_threads())
         for name in dict.fromkeys(["ullage", *names])
     ]
     return _judge(run_rounds(jobs, rounds), truth, inputs, scratch.path)

@@ -28,6 +28,7 @@ class Job:
     artifact: str
     budget: str | None
     input_specs: Mapping[str, tuple[str, tuple[int, ...]]] | None
+    output_names: tuple[str, ...]
     folder: str
     threads: int
 
@@ -132,13 +133,12 @@ def _open_torch(job: Job) -> _Torch:
 
     torch.set_num_threads(job.threads)
     torch.set_grad_enabled(False)
-    baseline = resident_high_water_bytes()
-    reference = open_reference(job.model, CompileOptions(input_specs=job.input_specs))
-    names = tuple(spec.name for spec in reference.captured.outputs)
+    baseline, names = resident_high_water_bytes(), job.output_names
     if is_factory(job.model) and job.input_specs is None:
         module, args, kwargs = call_factory(job.model)
         module = module.eval() if isinstance(module, torch.nn.Module) else module
         return _Torch(module, args or (), kwargs or {}, names, baseline)
+    reference = open_reference(job.model, CompileOptions(input_specs=job.input_specs))
     arrays = _inputs(job)
     inputs = [as_tensor(arrays[spec.name], spec.dtype) for spec in reference.captured.inputs]
     constants = [ref.read() for ref in reference.captured.constants.values()]
@@ -184,7 +184,9 @@ def _openvino(job: Job) -> System:
 
     model = _open_torch(job)
     converted = openvino.convert_model(model.module, example_input=model.args)
-    compiled = openvino.compile_model(converted, "CPU", {"INFERENCE_NUM_THREADS": str(job.threads)})
+    compiled = openvino.compile_model(
+        converted, "CPU", {"INFERENCE_NUM_THREADS": str(job.threads), "INFERENCE_PRECISION_HINT": "f32"}
+    )
     inputs = [value.numpy() for value in model.args]
     outputs, baseline = model.output_names, model.baseline_bytes
     del model, converted

@@ -45,6 +45,7 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
 def run_command(arguments: Sequence[str]) -> int:
     """Parse and run; returns the exit code. Wrong usage is raised as InputError."""
+    _find_factories_here()
     try:
         result = app(args=list(arguments), standalone_mode=False)
     except typer.Exit as stop:
@@ -57,6 +58,13 @@ def run_command(arguments: Sequence[str]) -> int:
             raise
         raise InputError(f"{usage().rstrip('.')} (see ullage --help).") from error
     return result if isinstance(result, int) else 0
+
+
+def _find_factories_here() -> None:
+    """`package.module:factory` is looked up in the current folder too, as with `python -m`."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
 
 
 def _options(

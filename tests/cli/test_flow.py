@@ -186,6 +186,14 @@ def test_budget_plus_overhead_is_enough_memory(
     assert outcome.max_bytes <= limit
 
 
+def test_factories_are_found_in_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "own_models.py").write_text("import torch\ndef make():\n    return torch.nn.ReLU(), (torch.ones(3),)\n")
+    command = [str(Path(sys.executable).with_name("ullage")), "plan", "own_models:make", "--budget", "8MiB", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["outputs"][0]["shape"] == [3]
+
+
 def test_the_module_is_the_command() -> None:
     command = [sys.executable, "-m", "ullage", "inspect", "missing.ullage"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
