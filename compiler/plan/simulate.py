@@ -45,7 +45,8 @@ class Event(NamedTuple):
 def simulate(plan: Plan, costs: Sequence[float], rates: Rates) -> Prediction:
     """Predict one call in steady state; `costs[step]` are the compute seconds of a step, launch cost not included.
 
-    A step cut into several launches costs each its share of the tasks, and the launch cost once per launch.
+    A step cut into several launches costs each its share of the tasks, rounded up to whole rounds of the threads, and
+    the launch cost once per launch.
     """
     dims = {d.name: d.maximum for d in plan.dimensions}
     tasks = [evaluate(c.tasks, dims) if isinstance(c, Launch) else 1 for c in plan.commands]
@@ -55,7 +56,7 @@ def simulate(plan: Plan, costs: Sequence[float], rates: Rates) -> Prediction:
             totals[command.step] = totals.get(command.step, 0) + count
     events: list[Event] = []
     for command, count in zip(plan.commands, tasks, strict=True):
-        share = count / totals[command.step] if isinstance(command, Launch) and totals[command.step] else 1.0
+        share = task_share(count, totals[command.step], plan.threads) if isinstance(command, Launch) else 1.0
         events += _events(command, plan, costs, rates, share, dims)
     return play(events, plan.streamed_bytes_per_run)
 
@@ -74,6 +75,11 @@ def _events(
         seconds = staged_rows_seconds(evaluate(command.count, dims), row_bytes, max(1, readers), rates)
         return [Event("block", -1, seconds), run]
     return [run]
+
+
+def task_share(tasks: int, total: int, threads: int) -> float:
+    """The share of a step's time at full use of the threads that a launch of `tasks` of its `total` tasks takes."""
+    return -(-tasks // threads) * threads / total if total else 1.0
 
 
 def staged_rows_seconds(rows: int, row_bytes: int, readers: int, rates: Rates) -> float:

@@ -119,9 +119,10 @@ class _Cutter:
             self._whole(c, blocks, fresh)
         if work.table >= 0 and self.pins[work.table][0].pinned:
             self._whole(work.table, blocks, fresh)
-        launch_seconds = problem.request.rates.launch_seconds
+        threads, launch_seconds = problem.request.threads, problem.request.rates.launch_seconds
         if work.tiled < 0:
-            self.shots.append(Shot(position, 0, 0, blocks, tuple(fresh), work.seconds + launch_seconds))
+            seconds = work.launch_seconds(1, 1, threads) + launch_seconds
+            self.shots.append(Shot(position, 0, 0, blocks, tuple(fresh), seconds))
             return
         weight = problem.weights[work.tiled]
         taken = sum(self.chunks[b].bytes for b in fresh)
@@ -129,7 +130,7 @@ class _Cutter:
         for first, count, pinned in self._parts(work.tiled, weight, limit):
             number, new = self._block(work.tiled, first, count, pinned)
             due = (*fresh, number) if new else tuple(fresh)
-            seconds = work.seconds * count / weight.tiles + launch_seconds
+            seconds = work.launch_seconds(count, weight.tiles, threads) + launch_seconds
             self.shots.append(Shot(position, first, count, {**blocks, work.tiled: number}, due, seconds))
             fresh = []
 

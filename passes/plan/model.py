@@ -9,7 +9,7 @@ from math import gcd
 from ullage.analysis.cost import roofline_seconds
 from ullage.analysis.lifetimes import Access
 from ullage.plan.plan import CHECKSUM_BYTES, DIRECT_IO_BYTES, Held, TensorInfo, row_span_bytes
-from ullage.plan.simulate import Rates
+from ullage.plan.simulate import Rates, task_share
 from ullage.plan.steps import Constant, Gather, Operand, Schedule, Step
 from ullage.plan.tables import PATCH_BYTES, WORD_BYTES
 
@@ -49,7 +49,12 @@ class Work:
     table: int
     rows: int
     argument_bytes: int
+    tasks: int
     seconds: float
+
+    def launch_seconds(self, tiles: int, all_tiles: int, threads: int) -> float:
+        """Seconds of a launch over `tiles` of the step's `all_tiles` tiles; 1 of 1 for a step that is not tiled."""
+        return self.seconds * task_share(self.tasks * tiles, self.tasks * all_tiles, threads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +180,8 @@ class _Reader:
         return Work(
             index, reads, writes, self._pairs(step), shared, stride, shared + stride * self.request.threads,
             tuple(sorted(c for c in used if c != walked)), walked, tiled, -1, 0,
-            self._argument_bytes(step, 2 if tiled >= 0 else 0), self._seconds(step.flops, step.bytes),
+            self._argument_bytes(step, 2 if tiled >= 0 else 0), step.tasks.evaluate(self.dims),
+            self._seconds(step.flops, step.bytes),
         )  # fmt: skip
 
     def _argument_bytes(self, step: Step | Gather, more: int) -> int:
@@ -188,7 +194,8 @@ class _Reader:
     def _gather(self, index: int, step: Gather, reads: frozenset[int], writes: frozenset[int]) -> Work:
         table, rows = self.constants[step.table], step.count.evaluate(self.dims)
         seconds = self._seconds(0, 2 * rows * self.weights[table].tile_bytes)
-        return Work(index, reads, writes, (), 0, 0, 0, (), -1, -1, table, rows, self._argument_bytes(step, 0), seconds)
+        arguments = self._argument_bytes(step, 0)
+        return Work(index, reads, writes, (), 0, 0, 0, (), -1, -1, table, rows, arguments, 0, seconds)
 
     def _is_temp(self, operand: Operand) -> bool:
         return operand.target in self.numbers

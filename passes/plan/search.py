@@ -20,7 +20,7 @@ from ullage.passes.plan.space import Space, streaming_bytes
 from ullage.plan.plan import DIRECT_IO_BYTES
 
 _KIB, _MIB = 1 << 10, 1 << 20
-_STYLES = (Style(4 * _MIB, 3), Style(_MIB, 3), Style(256 * _KIB, 4))
+_STYLES = (Style(4 * _MIB, 2), Style(4 * _MIB, 3), Style(_MIB, 3))
 _RING_BYTES = tuple(unit * _KIB << i for i in range(14) for unit in (64, 96))
 _PIN_STEPS = 256
 """Memory for pinned constants comes in so many steps (of a page at least): drafts are the same for every budget."""
