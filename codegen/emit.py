@@ -13,8 +13,11 @@ from ullage.codegen.templates import Attention, Conv2d, Gemm, PackedDepthwise
 from ullage.errors import ToolchainError
 from ullage.target import Target
 
+Spec = LoopKernel | Gemm | Conv2d | Attention
+"""What a kernel is generated from."""
 
-def emit_kernel(spec: LoopKernel | Gemm | Conv2d | Attention, target: Target) -> Kernel:
+
+def emit_kernel(spec: Spec, target: Target) -> Kernel:
     """The kernel for a CPU target; ToolchainError for others."""
     if target.kind != "cpu":
         raise ToolchainError(f"target {target} needs kernels that do not exist yet; use a cpu target.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ullage.plan.sizes import Size
+from ullage.plan.sizes import ZERO_SIZE, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,5 +25,5 @@ class Kernel:
     tasks: Size
     """Tasks of a launch; of a tiled kernel: tasks per weight tile (a launch over `c` tiles has `c * tasks`)."""
     tiled: bool = False
-    shared_bytes: Size = Size((0,))
-    thread_bytes: Size = Size((0,))
+    shared_bytes: Size = ZERO_SIZE
+    thread_bytes: Size = ZERO_SIZE

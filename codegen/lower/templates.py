@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch.fx import Node
 
 from ullage.codegen.loops.ir import Const, Expr, Ref, Store
 from ullage.codegen.lower.builder import Builder
+from ullage.codegen.lower.geometry import Geometry
 from ullage.codegen.lower.index import ONE, ZERO
+from ullage.codegen.lower.operands import (
+    AttentionOperands,
+    ConvolutionOperands,
+    LinearOperands,
+    Operands,
+    Packed,
+    ProductOperands,
+)
 from ullage.codegen.lower.pointwise import op
 from ullage.codegen.lower.region import Output, dims_in
 from ullage.codegen.lower.shapes import Index, Shape, dtype_name, numel, reshape_index, shape_of, unflatten, view_groups
-from ullage.codegen.lower.table import aten, fake, float_of, int_of
+from ullage.codegen.lower.table import aten, fake, float_of
 from ullage.codegen.lower.values import Lazy, NotFusable, View, cast
-from ullage.codegen.templates import Attention, Conv2d, Gemm, PackedDepthwise, PackedPanels, Strided
+from ullage.codegen.templates import Attention, Conv2d, Gemm, PackedPanels, Strided
 
 LINEAR = aten.linear.default
 BMM = aten.bmm.default
@@ -25,12 +35,26 @@ ATTENTION = aten.scaled_dot_product_attention.default
 TEMPLATES = frozenset({LINEAR, BMM, MM, CONVOLUTION, ATTENTION})
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """A packed weight: the constant's name in the artifact and its layout."""
+Template = Gemm | Conv2d | Attention
 
-    name: str
-    layout: PackedPanels | PackedDepthwise
+
+def anchor_of(nodes: Sequence[Node]) -> Node:
+    """The matrix product, convolution or attention of a template group."""
+    (anchor,) = [n for n in nodes if n.target in TEMPLATES]
+    return anchor
+
+
+def lower_template(builder: Builder, node: Node, outputs: Sequence[Output], operands: Operands) -> Template:
+    """Lower the group around an anchor; raises NotFusable if its other nodes do not fit an epilogue."""
+    match operands:
+        case LinearOperands():
+            return _lower_linear(builder, node, outputs, operands)
+        case ProductOperands():
+            return _lower_product(builder, node, outputs, operands)
+        case ConvolutionOperands():
+            return _lower_convolution(builder, node, outputs, operands)
+        case AttentionOperands():
+            return _lower_attention(builder, node, outputs, operands)
 
 
 def _acc(builder: Builder, node: Node, expected: Index, bias: object) -> Lazy:
@@ -60,8 +84,8 @@ def _epilogue(builder: Builder, shape: Shape, expected: Index, outputs: Sequence
     return tuple(stores)
 
 
-def lower_linear(builder: Builder, node: Node, outputs: Sequence[Output], x: View, weight: Packed | View) -> Gemm:
-    """`x[..., k] · wᵀ + bias` with an epilogue; a weight that is no constant is read as a variable operand."""
+def _lower_linear(builder: Builder, node: Node, outputs: Sequence[Output], operands: LinearOperands) -> Gemm:
+    x, weight = operands.x, operands.weight
     shape = shape_of(fake(node))
     rows = numel(shape[:-1])
     m, n = builder.math.declare("m", rows), builder.math.declare("n", shape[-1])
@@ -103,8 +127,8 @@ def _gemm(
     )  # fmt: skip
 
 
-def lower_bmm(builder: Builder, node: Node, outputs: Sequence[Output], left: View, right: View) -> Gemm:
-    """Batched (or plain) product of two variable operands."""
+def _lower_product(builder: Builder, node: Node, outputs: Sequence[Output], operands: ProductOperands) -> Gemm:
+    left, right = operands.left, operands.right
     shape = shape_of(fake(node))
     batched = node.target is BMM
     math = builder.math
@@ -123,8 +147,10 @@ def lower_bmm(builder: Builder, node: Node, outputs: Sequence[Output], left: Vie
     return _gemm(builder, batch, rows, columns, left.shape[-1], a_buffer, a_row, epilogue, other)
 
 
-def lower_convolution(builder: Builder, node: Node, outputs: Sequence[Output], x: View, weight: Packed) -> Conv2d:
-    """A 1-d or 2-d convolution over channels-last activations."""
+def _lower_convolution(
+    builder: Builder, node: Node, outputs: Sequence[Output], operands: ConvolutionOperands
+) -> Conv2d:
+    x, weight = operands.x, operands.weight
     shape = shape_of(fake(node))
     geometry = Geometry.of(node)
     out_h, out_w = (ONE, shape[2]) if geometry.one_d else shape[2:]
@@ -148,75 +174,28 @@ def lower_convolution(builder: Builder, node: Node, outputs: Sequence[Output], x
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """The static numbers of a convolution, brought to two spatial dimensions."""
-
-    in_channels: int
-    out_channels: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
-    transposed: bool
-    one_d: bool
-
-    @staticmethod
-    def of(node: Node) -> Geometry:
-        """Read a convolution node; NotFusable for three spatial dimensions."""
-        x, weight = node.args[0], node.args[1]
-        assert isinstance(x, Node) and isinstance(weight, Node)
-        spatial = fake(x).dim() - 2
-        if spatial not in (1, 2):
-            raise NotFusable(f"convolution over {spatial} spatial dimensions")
-        kernel = tuple(int(n) for n in fake(weight).shape[2:])
-        stride, padding, dilation = (_ints(node.args[i], spatial) for i in (3, 4, 5))
-        lead = (2 - spatial) * (1,)
-        return Geometry(
-            int(fake(x).shape[1]), int(fake(node).shape[1]), _two(lead + kernel), _two(lead + stride),
-            _two((2 - spatial) * (0,) + padding), _two(lead + dilation), int_of(node.args[8]), bool(node.args[6]),
-            spatial == 1,
-        )  # fmt: skip
-
-    @property
-    def depthwise(self) -> bool:
-        """Whether each channel is convolved alone."""
-        return self.in_channels == self.out_channels == self.groups and self.groups > 1 and not self.transposed
-
-
-def _ints(value: object, count: int) -> tuple[int, ...]:
-    assert isinstance(value, Sequence)
-    numbers = tuple(int_of(v) for v in value)
-    return numbers * count if len(numbers) == 1 else numbers
-
-
-def _two(numbers: tuple[int, ...]) -> tuple[int, int]:
-    return numbers[0], numbers[1]
-
-
-def lower_attention(builder: Builder, node: Node, out: View, q: View, k: View, v: View, mask: View | None) -> Attention:
-    """Attention over [batch, heads, length, dimension] views."""
-    scale = node.kwargs.get("scale")
+def _lower_attention(builder: Builder, node: Node, outputs: Sequence[Output], operands: AttentionOperands) -> Attention:
+    ((_, out),) = outputs
+    q, k, v, mask = _four(operands.q), _four(operands.k), _four(operands.v), operands.mask
+    scale = node.kwargs.get("scale", node.args[6] if len(node.args) > 6 else None)
     causal = node.kwargs.get("is_causal", node.args[5] if len(node.args) > 5 else False)
-    given = tuple(_strided(builder, _four(x), "r") for x in (q, k, v))
+    q_at, k_at, v_at = (_strided(builder, x, "r") for x in (q, k, v))
     target = _strided(builder, _four(out), "w")
     bias = None if mask is None else _strided(builder, mask, "r")
-    (batch, heads, queries, width), (_, kv_heads, keys, _) = _four(q).shape, _four(k).shape
-    head_dim, value_dim = _static(width), _static(_four(v).shape[3])
-    sizes = [
-        batch,
-        heads,
-        kv_heads,
-        queries,
-        keys,
-        *[e for s in (*given, target, bias) if s for e in (*s.strides, s.offset)],
-    ]
-    kind = "none" if mask is None else "keep" if mask.dtype == "bool" else "add"
+    (batch, heads, queries, width), (_, kv_heads, keys, _) = q.shape, k.shape
+    head_dim, value_dim = _static(width), _static(v.shape[3])
+    strides = [e for s in (q_at, k_at, v_at, target, bias) if s is not None for e in (*s.strides, s.offset)]
     return Attention(
-        tuple(builder.buffers), dims_in(sizes), batch, heads, kv_heads, queries, keys, head_dim, value_dim,
-        float_of(scale) if isinstance(scale, int | float) else head_dim**-0.5, bool(causal), *given, target, bias, kind,
+        tuple(builder.buffers), dims_in([batch, heads, kv_heads, queries, keys, *strides]), batch, heads, kv_heads,
+        queries, keys, head_dim, value_dim, head_dim**-0.5 if scale is None else float_of(scale), bool(causal),
+        q_at, k_at, v_at, target, bias, _mask_kind(mask),
     )  # fmt: skip
+
+
+def _mask_kind(mask: View | None) -> Literal["none", "add", "keep"]:
+    if mask is None:
+        return "none"
+    return "keep" if mask.dtype == "bool" else "add"
 
 
 def _static(size: Expr) -> int:
@@ -237,21 +216,3 @@ def _strided(builder: Builder, view: View, access: str) -> Strided:
     name = builder.bind(view, access)
     strides = (view.strides[0], view.strides[1], view.strides[2], view.strides[3])
     return Strided(name, view.dtype, strides, ZERO)
-
-
-Requirement = Callable[[View], bool]
-
-
-def inner_contiguous(view: View) -> bool:
-    """The last dimension has stride 1 (or size 1)."""
-    return view.shape[-1] == ONE or view.strides[-1] == ONE
-
-
-def either_contiguous(view: View) -> bool:
-    """One of the last two dimensions has stride 1."""
-    return view.strides[-1] == ONE or view.strides[-2] == ONE
-
-
-def channels_contiguous(view: View) -> bool:
-    """Dimension 1 (the channels) has stride 1."""
-    return view.strides[1] == ONE

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from ullage.codegen.cpp.templates.depthwise_pack import DepthwisePacker
 from ullage.codegen.cpp.templates.pack import PanelPacker
+from ullage.codegen.lower.operands import Packed
 from ullage.codegen.lower.shapes import Shape, contiguous_strides, dtype_name
-from ullage.codegen.lower.templates import Packed
 from ullage.codegen.lower.values import View
 from ullage.codegen.schedule.packing import Packer, RowPacker, WholePacker
 from ullage.codegen.templates import PackedDepthwise, PackedPanels
@@ -82,11 +82,13 @@ class ConstantPool:
         )
         return Packed(stored, layout)
 
-    def _enter(self, name: str, suffix: str, form: tuple[object, ...], make: object, packer: Packer) -> str:
+    def _enter(
+        self, name: str, suffix: str, form: tuple[object, ...], make: Callable[[str], Constant], packer: Packer
+    ) -> str:
         key = (self.refs[name].source.key, suffix, form)
         if key not in self._names:
             self._names[key] = name + suffix
-            self._constants[name + suffix] = make(name + suffix)  # type: ignore[operator]
+            self._constants[name + suffix] = make(name + suffix)
             self._packers[name + suffix] = packer
         return self._names[key]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ullage.codegen.loops.ir import DTYPE_BYTES, Apply, Buffer, Expr, Load, LoopKernel, Store, walk
 from ullage.codegen.lower.index import IndexMath
@@ -38,16 +38,16 @@ def step_cost(spec: LoopKernel | Gemm | Conv2d | Attention, dim_max: Mapping[str
             return _loop_cost(spec, size)
 
 
-def _loop_cost(kernel: LoopKernel, size: object) -> Cost:
+def _loop_cost(kernel: LoopKernel, size: Callable[[Expr], int]) -> Cost:
     outer = 1
     for loop in kernel.outer:
-        outer *= size(loop.extent)  # type: ignore[operator]
+        outer *= size(loop.extent)
     widths = {b.name: DTYPE_BYTES[b.dtype] for b in kernel.buffers if isinstance(b, Buffer)}
     flops = moved = 0
     for stage in kernel.stages:
         points = outer
         for loop in stage.loops:
-            points *= size(loop.extent)  # type: ignore[operator]
+            points *= size(loop.extent)
         seen: set[Expr] = {e for s in stage.body for e in walk(s.value)}
         for expr in seen:
             if isinstance(expr, Apply) and expr.dtype != "int64":

@@ -99,6 +99,10 @@ class Size:
         return stack[0]
 
 
+ZERO_SIZE = Size((0,))
+"""Nothing: no bytes, no offset."""
+
+
 def evaluate(tokens: tuple[Token, ...], dims: Mapping[str, int]) -> int:
     """Run a size program; raises KeyError for an unknown dimension and IndexError for a malformed program."""
     stack: list[int] = []

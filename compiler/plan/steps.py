@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ullage.plan.sizes import Size
+from ullage.plan.sizes import ZERO_SIZE, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Operand:
 
     target: str
     access: Literal["r", "w", "rw"]
-    offset: Size = Size((0,))
+    offset: Size = ZERO_SIZE
     tiled: bool = False
 
 
@@ -63,8 +63,8 @@ class Step:
     operands: tuple[Operand, ...]
     integers: tuple[Size, ...]
     tasks: Size
-    shared_bytes: Size = Size((0,))
-    thread_bytes: Size = Size((0,))
+    shared_bytes: Size = ZERO_SIZE
+    thread_bytes: Size = ZERO_SIZE
     inplace: tuple[tuple[int, int], ...] = ()
     flops: int = 0
     bytes: int = 0

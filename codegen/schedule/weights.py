@@ -1,0 +1,36 @@
+"""Weights of template kernels: packed constants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch.fx import Node
+
+from ullage.codegen.lower.geometry import Geometry
+from ullage.codegen.lower.operands import Packed
+from ullage.codegen.lower.table import node_of
+from ullage.codegen.schedule.constants import ConstantPool
+from ullage.codegen.schedule.facts import ModelFacts, origin
+from ullage.errors import UnsupportedOperator
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Finds the packed form of a weight in the pool."""
+
+    facts: ModelFacts
+    pool: ConstantPool
+
+    def packed_linear(self, weight: Node) -> Packed | None:
+        """The panels of a linear weight [outputs, inputs]; None if it is computed."""
+        return self.pool.panels(str(weight.target), 0) if self.facts.is_constant(weight) else None
+
+    def convolution(self, anchor: Node) -> Packed:
+        """The packed weight of a convolution; raises UnsupportedOperator if it is computed."""
+        weight = node_of(anchor.args[1])
+        if not self.facts.is_constant(weight):
+            raise UnsupportedOperator({"aten.convolution with a computed weight": [origin(anchor)]})
+        geometry = Geometry.of(anchor)
+        if geometry.depthwise:
+            return self.pool.depthwise(str(weight.target))
+        return self.pool.panels(str(weight.target), 1 if geometry.transposed else 0, geometry.groups)
