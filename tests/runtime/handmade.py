@@ -233,8 +233,10 @@ def table_constant(rows: int, row_bytes: int, file_offset: int = 0) -> ConstantI
     return ConstantInfo("table", rows, row_bytes, round_up(row_bytes + 4, 16), file_offset, gathered=True)
 
 
-def gather_plan(rows: int, width: int, resident: bool, staging_bytes: int = 0, dtype: Ids = "int64") -> Plan:
-    """out[i] = table[ids[i]] for 1 .. 64 ids."""
+def gather_plan(
+    rows: int, width: int, resident: bool, staging_bytes: int = 0, dtype: Ids = "int64", most: int = 64
+) -> Plan:
+    """out[i] = table[ids[i]] for 1 .. `most` ids."""
     table = table_constant(rows, 4 * width)
     size = round_up(rows * table.tile_stride, PAGE)
     held = Block(0, 0, rows, 0, size, 0, True)
@@ -247,7 +249,7 @@ def gather_plan(rows: int, width: int, resident: bool, staging_bytes: int = 0, d
         arena_bytes=size if resident else staging_bytes,
         blocks=[held] if resident else [],
         constants=[table],
-        dimensions=[DimensionInfo("n", 1, 64, 0, 0)],
+        dimensions=[DimensionInfo("n", 1, most, 0, 0)],
     )
 
 

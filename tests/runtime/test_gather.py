@@ -43,14 +43,33 @@ def test_rows_wider_than_a_page(tmp_path: Path) -> None:
     assert np.array_equal(runner(ids), table[ids])
 
 
-def test_neighbours_are_read_at_once(tmp_path: Path) -> None:
-    rows = 64 * 50
+def gathered(tmp_path: Path, ids: np.ndarray, rows: int = 64 * 1000, staging_bytes: int = 64 * PAGE) -> int:
+    """Bytes read from the file for some rows of a large table."""
     table = matrix(rows, WIDTH)
-    runner = load(write(tmp_path / "g.ullage", gather_plan(rows, WIDTH, False, 64 * PAGE), [table]))
-    runner(np.arange(64))
-    assert 64 * STRIDE <= runner.stats()["gathered_bytes"] <= 64 * STRIDE + 6 * PAGE
-    runner(np.arange(0, rows, 50))
-    assert runner.stats()["gathered_bytes"] >= 64 * PAGE
+    runner = load(write(tmp_path / "g.ullage", gather_plan(rows, WIDTH, False, staging_bytes, most=4096), [table]))
+    assert np.array_equal(runner(ids), table[ids])
+    return int(runner.stats()["gathered_bytes"])
+
+
+def test_neighbours_are_read_at_once_in_any_order(tmp_path: Path) -> None:
+    for ids in (np.arange(64), np.arange(64)[::-1], np.random.default_rng(0).permutation(64)):
+        assert 64 * STRIDE <= gathered(tmp_path, ids) <= 64 * STRIDE + 6 * PAGE
+
+
+def test_a_row_that_is_asked_for_often_is_read_once(tmp_path: Path) -> None:
+    ids = np.zeros(4096, np.int64)
+    ids[::8] = 60_000
+    assert gathered(tmp_path, ids) <= 8 * PAGE
+
+
+def test_far_rows_are_read_one_by_one(tmp_path: Path) -> None:
+    assert gathered(tmp_path, np.arange(0, 64_000, 1000)) in range(64 * PAGE, 128 * PAGE + 1)
+
+
+@pytest.mark.parametrize("staging_bytes", [2 * PAGE, 4 * PAGE, 9 * PAGE, 300 * PAGE])
+def test_more_rows_than_the_staging_memory_has_room_for(tmp_path: Path, staging_bytes: int) -> None:
+    ids = np.random.default_rng(3).integers(0, 2000, 4096)
+    gathered(tmp_path, ids, 2000, staging_bytes)
 
 
 @pytest.mark.parametrize(("resident", "staging_bytes"), PLACES)
