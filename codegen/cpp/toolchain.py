@@ -39,6 +39,7 @@ LINK_FLAGS = (
     "-shared", "-nodefaultlibs", "-Wl,--gc-sections", "-Wl,--as-needed", "-Wl,-Bsymbolic", "-Wl,-z,noseparate-code",
     "-Wl,--build-id=none", "-Wl,--hash-style=gnu", "-s",
 )  # fmt: skip
+ZIG_LINK_FLAGS = ("-shared", "-nostdlib++", "-Wl,--gc-sections", "-s")
 LINK_LIBRARIES = ("-lm", "-lpthread", "-lc", "-lgcc")
 KERNELS_PER_FILE = 24
 PARALLEL_COMPILERS = 2
@@ -54,6 +55,22 @@ class Compiler:
 
     command: tuple[str, ...]
     version: str
+
+    @property
+    def is_zig(self) -> bool:
+        """Whether it is the compiler of Zig, which targets the building machine unless told otherwise."""
+        return self.command[1:3] == ("-m", "ziglang")
+
+    def instruction_set(self, target: Target) -> tuple[str, ...]:
+        """Flags that allow exactly the instructions of a target."""
+        if not self.is_zig:
+            return target.compiler_flags
+        return ("-mcpu=" + "+".join(("baseline", *(f.removeprefix("-m") for f in target.compiler_flags))),)
+
+    @property
+    def link_flags(self) -> tuple[str, ...]:
+        """Flags for a small shared object."""
+        return ZIG_LINK_FLAGS if self.is_zig else LINK_FLAGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +113,7 @@ def compile_objects(
 ) -> tuple[Object, ...]:
     """Object files that define all kernels (each symbol once or more, weakly); raises ToolchainError."""
     made = compiler or find_compiler()
-    build = _Build(made, target, cache, (*KERNEL_FLAGS, *target.compiler_flags, *flags))
+    build = _Build(made, target, cache, (*KERNEL_FLAGS, *made.instruction_set(target), *flags))
     distinct = {k.symbol: k for k in kernels}
     found = {symbol: build.cached(k) for symbol, k in distinct.items()}
     missing = [k for k in distinct.values() if found[k.symbol] is None]
@@ -123,7 +140,7 @@ def link_shared(
     made = compiler or find_compiler()
     natives = _in_parallel(lambda path: _native_object(path, made, cache), list(extra_sources))
     table = _table_object(symbols, made)
-    key = key_of(("link", *_identity(made), *LINK_FLAGS, table, *natives, *(o.data for o in objects)))
+    key = key_of(("link", *_identity(made), *made.link_flags, table, *natives, *(o.data for o in objects)))
     if cache is not None and (known := cache.get(key)) is not None:
         return known
     data = _link([table, *natives, *(o.data for o in objects)], made)
@@ -282,7 +299,7 @@ def _link(objects: Sequence[bytes], compiler: Compiler) -> bytes:
             paths.append(Path(folder) / f"{i}.o")
             paths[-1].write_bytes(data)
         out = Path(folder) / "library.so"
-        _run([*compiler.command, *LINK_FLAGS, *map(str, paths), *LINK_LIBRARIES, "-o", str(out)], "linking failed")
+        _run([*compiler.command, *compiler.link_flags, *map(str, paths), *LINK_LIBRARIES, "-o", str(out)], "linking failed")
         return out.read_bytes()
 
 

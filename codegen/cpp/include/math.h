@@ -444,12 +444,12 @@ template <int ROWS> ULL_FN ull_f32<16> ull_piecewise(const float (&table)[ROWS][
 template <int N> ULL_FN ull_f32<16> ull_to_sixteen(ull_f32<N> x) {
     if constexpr (N == 16) return x;
     else if constexpr (N == 8) return __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7);
-    else return ull_to_sixteen<8>(__builtin_shufflevector(x, x, 0, 1, 2, 3, 0, 1, 2, 3));
+    else if constexpr (N == 4) return ull_to_sixteen<8>(__builtin_shufflevector(x, x, 0, 1, 2, 3, 0, 1, 2, 3));
+    else return ull_to_sixteen<4>(__builtin_shufflevector(x, x, 0, 1, 0, 1));
 }
 template <int N> ULL_FN ull_f32<N> ull_from_sixteen(ull_f32<16> x) {
     if constexpr (N == 16) return x;
-    else if constexpr (N == 8) return ull_low_half<16>(x);
-    else return ull_low_half<8>(ull_low_half<16>(x));
+    else return ull_low_half<2 * N>(ull_from_sixteen<2 * N>(x));
 }
 #endif
 

@@ -62,15 +62,17 @@ template <class To, int N, class From> ULL_FN ull_v<To, N> ull_convert(From x) {
 /* The value itself, opaque to the optimizer: a product passed through it is never contracted with a later sum. */
 template <class V> ULL_FN V ull_keep(V x) {
 #if defined(__x86_64__)
-    if constexpr (sizeof(V) > 4 * ULL_LANES || sizeof(V) == 1) __asm__("" : "+m"(x));
+    constexpr bool scalar = __is_same(V, float) || __is_same(V, double);
+    if constexpr (scalar || (sizeof(V) >= 16 && sizeof(V) <= 4 * ULL_LANES)) {
 #if defined(__AVX512F__)
-    else __asm__("" : "+v"(x));
+        __asm__("" : "+v"(x));
 #else
-    else __asm__("" : "+x"(x));
+        __asm__("" : "+x"(x));
 #endif
-#else
+        return x;
+    }
+#endif
     __asm__("" : "+m"(x));
-#endif
     return x;
 }
 template <int N> ULL_FN ull_m<N> ull_lanes_below(ull_i64 n) {

@@ -267,3 +267,40 @@ def test_large_spaces_are_cut_into_tasks_of_whole_cache_lines() -> None:
     assert made.tasks.evaluate({"n": 100}) == 1
     assert 50 <= made.tasks.evaluate({"n": 10**6}) <= 100
     assert "16384" in made.source
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_local_rows(columns: bool) -> None:
+    """A softmax that keeps its exponentials in a local buffer, over rows and down columns."""
+    count, length = 37, 21
+    index = op("add", op("mul", Var("c"), Const(count)), Var("r")) if columns else at(length)
+    loop = (Loop("c", Dim("n")),)
+    kept = Load("t", Var("c"), "float32")
+    exponential = op("exp", op("sub", Load("x", index, "float32"), Ref("m", "float32")))
+    stages = (
+        Stage(loop, (Reduce("m", "max", Load("x", index, "float32")),)),
+        Stage(loop, (Store("t", Var("c"), exponential), Reduce("s", "sum", kept))),
+        Stage(loop, (Store("y", index, op("div", kept, Ref("s", "float32"))),)),
+    )
+    buffers = (
+        Buffer("x", "float32", "r"),
+        Buffer("y", "float32", "w"),
+        Buffer("t", "float32", "local", Dim("n")),
+        Buffer("u", "float64", "local", Const(3)),
+    )
+    made = dataclasses.replace(rows(stages, buffers, count), dims=("n",))
+    check_cases([case(made, {"x": count * length, "y": count * length}, n=length)])
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_long_sums_stay_close_to_the_truth(columns: bool) -> None:
+    """A million terms of one sign: within a few units in the last place."""
+    count, length = 3, 10**6
+    index = op("add", op("mul", Var("c"), Const(count)), Var("r")) if columns else at(length)
+    stages = (
+        Stage((Loop("c", Const(length)),), (Reduce("s", "sum", Load("x", index, "float32")),)),
+        Stage((), (Store("y", Var("r"), Ref("s", "float32")),)),
+    )
+    made = rows(stages, (Buffer("x", "float32", "r"), Buffer("y", "float32", "w")), count)
+    values = np.random.default_rng(0).uniform(0.5, 1.5, count * length).astype(np.float32)
+    check_cases([Case(made, {"x": values, "y": np.zeros(count, np.float32)}, {})], precise=True, tolerance=1e-6)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from tests.codegen.cpp.loop_runner import Bare, target
+from tests.codegen.cpp.loop_runner import ISAS, Bare, assert_close, run_emitted, run_truth, target
+from tests.codegen.cpp.random_kernels import random_case
 from ullage.codegen.cache import Cache
 from ullage.codegen.cpp import toolchain
+from ullage.codegen.cpp.emit import emit
 from ullage.codegen.cpp.toolchain import build_library, compile_objects, find_compiler, link_shared, native_sources
 from ullage.codegen.kernel import Kernel
 from ullage.errors import ToolchainError
@@ -92,3 +96,15 @@ def test_the_executor_links_with_no_standard_library_of_cpp(cache: Cache, tmp_pa
     library.close()
     assert build_library([trivial("k_a", 1)], GENERIC, native_sources(), cache) == code
     assert len(code) < 64 * 1024
+
+
+def test_the_compiler_of_zig_gives_the_same_results() -> None:
+    pytest.importorskip("ziglang")
+    zig = find_compiler({"CXX": f"{sys.executable} -m ziglang c++", "PATH": os.environ["PATH"]})
+    for isa in ISAS:
+        cases = [random_case(Random(seed)) for seed in (1, 2, 5)]
+        kernels = [emit(case.kernel, target(isa)) for case in cases]
+        objects = compile_objects(kernels, target(isa), compiler=zig)
+        loaded = Bare(link_shared(objects, [k.symbol for k in kernels], target(isa), compiler=zig))
+        for case, kernel, address in zip(cases, kernels, loaded.kernels, strict=True):
+            assert_close(case, run_emitted(case, address, kernel), run_truth(case, precise=False), isa)
