@@ -33,6 +33,16 @@ class Affine:
         """Whether it is the same everywhere."""
         return not any(self.slopes)
 
+    @property
+    def is_from_front(self) -> bool:
+        """Whether it is nowhere negative."""
+        return self.offset >= 0 and min(self.slopes, default=0) >= 0
+
+    def varies_along(self) -> int | None:
+        """The dimension whose index it is, if it is that."""
+        found = [d for d, slope in enumerate(self.slopes) if slope]
+        return found[0] if self.offset == 0 and len(found) == 1 and self.slopes[found[0]] == 1 else None
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -193,20 +203,24 @@ def _combined(left: Affine | None, right: Affine | None, sign: int, rank: int) -
 
 
 def _index(facts: IndexFacts, node: Node) -> Fact:
-    """A table that is affine, looked up at affine positions (not negative) in every dimension."""
+    """A table that is affine, looked up at affine positions (not negative) wherever it depends on them."""
     source, places = args_of(node)
     table, rank = facts.affine(source), len(shape_of(source))
     if table is None or table.is_uniform:
         return table
-    positions = [facts.affine(place) for place in places]
-    if len(places) != rank or any(p is None or p.offset < 0 or min(p.slopes, default=0) < 0 for p in positions):
+    if len(places) != rank or any(place is None for place in places):
         return None
-    result: Affine | None = Affine(table.offset, ())
-    for position, slope in zip(positions, _aligned(table.slopes, rank), strict=True):
-        assert position is not None
-        scaled = Affine(position.offset * slope, tuple(s * slope for s in position.slopes))
-        result = _combined(result, scaled, 1, len(shape_of(node)))
+    result: Affine | None = Affine(table.offset, (0,) * len(shape_of(node)))
+    for place, slope in zip(places, _aligned(table.slopes, rank), strict=True):
+        if slope:
+            result = _combined(result, _scaled(facts.affine(place), slope), 1, len(shape_of(node)))
     return result
+
+
+def _scaled(position: Affine | None, factor: int) -> Affine | None:
+    if position is None or not position.is_from_front:
+        return None
+    return Affine(position.offset * factor, tuple(s * factor for s in position.slopes))
 
 
 def _compare(order: Callable[[int, int], bool], sign: int, slack: int) -> Rule:
