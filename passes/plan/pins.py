@@ -83,8 +83,6 @@ def whole_bytes(weight: Weight) -> int:
 def choose(space: Space, economy: Economy, budget_bytes: int, style: Style, tables_first: bool) -> Pins | None:
     """Pins that take at most `budget_bytes`; None if what must be pinned takes more."""
     problem = space.problem
-    if space.forced is None:
-        return None
     pinned = set(space.forced)
     left = budget_bytes - sum(whole_bytes(problem.weights[c]) for c in pinned if problem.weights[c].uses)
     if left < 0:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ullage.errors import BudgetTooSmall
-from ullage.passes.plan.cut import Draft, Style, cut, draft
+from ullage.passes.plan.cut import Cut, Draft, Style, cut, draft
 from ullage.passes.plan.emit import emit
 from ullage.passes.plan.files import file_offsets
 from ullage.passes.plan.model import PlanRequest, Problem, align, understand
@@ -22,7 +22,7 @@ from ullage.plan.simulate import Rates
 __all__ = ["PlanRequest", "Planner", "Rates", "ladder", "make_plan", "minimum_bytes"]
 
 _TIGHT = Style(1 << 62, 1)
-_LEAST_SAMPLES = 10
+_LEAST_SAMPLES = 14
 _TABLE_PADDING_BYTES = 1024
 """Sections of the executor's tables are padded; so much more than in proportion they can take."""
 
@@ -110,13 +110,11 @@ class Planner:
     def _least(self) -> Draft:
         """The draft with the least peak: one tile at a time where it is tight, longer blocks where there is room."""
         sizes = self._least_sizes
-        samples = list(range(0, len(sizes), -(-len(sizes) // _LEAST_SAMPLES)))
-        best = min(samples, key=lambda i: self._least_total(sizes[i]))
-        step = samples[1] - samples[0] if len(samples) > 1 else 1
+        step = -(-len(sizes) // _LEAST_SAMPLES)
+        best = min(range(0, len(sizes), step), key=lambda i: self._least_total(sizes[i]))
         near = range(max(0, best - step), min(len(sizes), best + step + 1), -(-2 * step // _LEAST_SAMPLES))
         size = min((sizes[i] for i in {best, *near}), key=self._least_total)
-        tight = cut(self._space(size), none_pinned(self.problem, self._space(size).forced or frozenset()), _TIGHT)
-        return min(draft(tight, False), self._resident, key=lambda d: d.arena_and_table_bytes)
+        return min(draft(self._tight_cut(size), False), self._resident, key=lambda d: d.arena_and_table_bytes)
 
     @cached_property
     def _least_sizes(self) -> list[int]:
@@ -125,12 +123,13 @@ class Planner:
         return sizes + [align(sizes[-1] + (sizes[-1] * i >> 6), DIRECT_IO_BYTES) for i in (1, 2, 3, 4, 6, 8, 16)]
 
     def _least_total(self, size: int) -> tuple[int, int]:
-        """(arena and tables, bytes read) when as little as possible is pinned; infinite if a step finds no room."""
-        space = self._space(size)
-        if space.forced is None:
-            return 1 << 62, 0
-        made = cut(space, none_pinned(self.problem, space.forced), _TIGHT)
+        """(arena and tables, bytes read) when as little as possible is pinned."""
+        made = self._tight_cut(size)
         return made.arena_bytes + made.table_bytes(), made.streamed_bytes
+
+    def _tight_cut(self, size: int) -> Cut:
+        space = self._space(size)
+        return cut(space, none_pinned(self.problem, space.forced), _TIGHT)
 
     def _emit(self, what: Draft) -> Plan:
         return emit(what, self.file_offsets, None, 0)

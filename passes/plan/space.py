@@ -42,7 +42,10 @@ def used_weights(problem: Problem, step: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Space:
-    """The first `size` bytes of the arena (a multiple of 4096), shared in time by activations and streamed blocks."""
+    """The first `size` bytes of the arena, shared in time by activations and streamed blocks.
+
+    `size` is a multiple of 4096 and not less than the packing's height.
+    """
 
     problem: Problem
     packing: Packing
@@ -54,22 +57,15 @@ class Space:
         return tuple(longest_hole(ranges, self.size) for ranges in self.packing.occupied)
 
     @cached_property
-    def forced(self) -> frozenset[int] | None:
-        """Constants that must be pinned whole for every step to find room for what it streams; None if none will do."""
-        if self.packing.height > self.size:
-            return None
+    def forced(self) -> frozenset[int]:
+        """Constants that must be pinned whole for every step to find room for what it streams."""
         weights = self.problem.weights
         pinned = {c for c, weight in enumerate(weights) if always_resident(weight)}
         for position, step in enumerate(self.packing.order):
             streamed = [c for c in used_weights(self.problem, step) if c not in pinned]
             excess = sum(weights[c].unit_bytes for c in streamed) - self.holes[position]
-            if excess <= 0:
-                continue
-            for c in _cheapest(weights, streamed, excess):
-                pinned.add(c)
-                excess -= weights[c].unit_bytes
             if excess > 0:
-                return None
+                pinned.update(_cheapest(weights, streamed, excess))
         return frozenset(pinned)
 
 
