@@ -63,7 +63,7 @@ def expand(edit: Editor, node: Node) -> Match | None:
     source, given = args_of(node)[:2]
     if same_shape(source, node):
         return use("remove an expand to the same shape", source)
-    sizes = expand_sizes(shape_of(source), shape_of(node), given)
+    sizes = expand_sizes(edit, shape_of(source), shape_of(node), given)
     if sizes is None or sizes == list(given):
         return None
     return Match("spell the sizes of expand", lambda: edit.call(aten.expand.default, source, sizes))

@@ -52,7 +52,7 @@ def _wide(operand: Node, batch: tuple[Any, ...]) -> tuple[Any, ...]:
 def _can_batch(edit: Editor, operand: Node, batch: tuple[Any, ...]) -> bool:
     """Whether missing repeats are of static size, so that an expand can say them."""
     wide = _wide(operand, batch)
-    sizes = expand_sizes(shape_of(operand), wide, ())
+    sizes = expand_sizes(edit, shape_of(operand), wide)
     return sizes is not None and can_reshape(edit, wide, _flat(wide))
 
 
@@ -63,5 +63,5 @@ def _flat(wide: tuple[Any, ...]) -> tuple[Any, ...]:
 def _batched(edit: Editor, operand: Node, batch: tuple[Any, ...]) -> Node:
     wide = _wide(operand, batch)
     if len(shape_of(operand)) != len(wide) or not all(map(same_size, shape_of(operand), wide)):
-        operand = edit.call(aten.expand.default, operand, expand_sizes(shape_of(operand), wide, ()))
+        operand = edit.call(aten.expand.default, operand, expand_sizes(edit, shape_of(operand), wide))
     return operand if len(batch) == 1 else reshape_to(edit, operand, _flat(wide))

@@ -54,26 +54,27 @@ def chosen(edit: Editor, node: Node) -> Match | None:
     """`where` with one condition everywhere, or with equal choices, is that choice, broadcast."""
     condition, first, second = args_of(node)
     if first is second:
-        return _broadcast_to(edit, node, first)
+        return _broadcast_to(edit, node, first, "take the only choice of where")
     if is_call(condition, aten.full.default):
-        return _broadcast_to(edit, node, first if args_of(condition)[1] else second)
+        choice = first if args_of(condition)[1] else second
+        return _broadcast_to(edit, node, choice, "take the only choice of where")
     return None
 
 
-def _broadcast_to(edit: Editor, node: Node, choice: Node) -> Match | None:
+def _broadcast_to(edit: Editor, node: Node, choice: Node, what: str) -> Match | None:
     if value_of(choice).dtype != value_of(node).dtype:
         return None
     if fits(node, choice):
-        return use("take the only choice of where", choice)
+        return use(what, choice)
     shape = static_shape(node)
     if is_call(choice, aten.full.default) and shape is not None:
         value, dtype = args_of(choice)[1], value_of(node).dtype
         full = aten.full.default
-        return Match("take the only choice of where", lambda: edit.call(full, list(shape), value, dtype=dtype))
-    sizes = expand_sizes(shape_of(choice), shape_of(node), ())
+        return Match(what, lambda: edit.call(full, list(shape), value, dtype=dtype))
+    sizes = expand_sizes(edit, shape_of(choice), shape_of(node))
     if sizes is None:
         return None
-    return Match("take the only choice of where", lambda: edit.call(aten.expand.default, choice, sizes))
+    return Match(what, lambda: edit.call(aten.expand.default, choice, sizes))
 
 
 def negated_condition(edit: Editor, node: Node) -> Match | None:
@@ -116,7 +117,7 @@ def _masked(edit: Editor, node: Node, mask: Any, uniform: Any, is_and: bool) -> 
     if value is None or not is_tensor(mask) or value_of(mask).dtype != torch.bool:
         return None
     if value is is_and:
-        return use("remove a neutral mask", mask) if fits(node, mask) else None
+        return _broadcast_to(edit, node, mask, "remove a neutral mask")
     full, dtype = aten.full.default, torch.bool
     return Match("a mask decides", lambda: edit.call(full, list(shape), value, dtype=dtype)) if shape else None
 

@@ -45,13 +45,19 @@ def can_reshape(edit: Editor, sources: Sequence[Size], shape: Sequence[Size], gi
     return len(missing) <= 1
 
 
-def expand_sizes(source: Sequence[Size], shape: Sequence[Size], given: Sequence[Any]) -> list[Any] | None:
-    """Arguments for an expand to `shape`: -1 where a symbolic size is kept, else what was given; None if neither."""
+def expand_sizes(
+    edit: Editor, source: Sequence[Size], shape: Sequence[Size], given: Sequence[Any] = ()
+) -> list[Any] | None:
+    """Arguments for an expand to `shape`: -1 where a symbolic size is kept, else what was given or a node of that size.
+
+    None if a size has no node.
+    """
     offset = len(shape) - len(source)
     sizes: list[Any] = []
     for i, n in enumerate(shape):
         kept = i >= offset and same_size(source[i - offset], n)
-        sizes.append(int(n) if isinstance(n, int) else -1 if kept else _at(given, i))
+        own = _at(given, i) if _is_usable(_at(given, i), n) else None
+        sizes.append(int(n) if isinstance(n, int) else -1 if kept else own or find_size(edit, n))
     return None if None in sizes else sizes
 
 

@@ -77,7 +77,7 @@ def expand_chain(edit: Editor, node: Node) -> Match | None:
     if not is_call(inner, aten.expand.default):
         return None
     source = args_of(inner)[0]
-    sizes = expand_sizes(shape_of(source), shape_of(node), given)
+    sizes = expand_sizes(edit, shape_of(source), shape_of(node), given)
     return Match("compose expands", lambda: edit.call(aten.expand.default, source, sizes)) if sizes else None
 
 

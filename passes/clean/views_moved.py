@@ -124,14 +124,14 @@ def _keeps_last(source: Node, reshaped: Node) -> bool:
 
 
 def expand_behind(edit: Editor, node: Node) -> Match | None:
-    """An elementwise operator on one expanded tensor works before the expand; a table look-up likewise."""
-    tensors = [n for n in node.all_input_nodes if is_tensor(n)]
+    """An elementwise operator on one expanded tensor (and numbers) works before the expand; a look-up likewise."""
+    tensors = [n for n in node.all_input_nodes if is_tensor(n) and shape_of(n)]
     index = args_of(node)[1] if is_call(node, aten.embedding.default) else None
     wide = index if index is not None else tensors[0] if len(tensors) == 1 and is_elementwise(node) else None
     if not is_call(wide, aten.expand.default):
         return None
     source = args_of(wide)[0]
-    sizes = expand_sizes(shape_of(source), shape_of(wide), args_of(wide)[1])
+    sizes = expand_sizes(edit, shape_of(source), shape_of(wide), args_of(wide)[1])
     if sizes is None or len(shape_of(source)) == 0:
         return None
     tail = [-1] * (len(shape_of(node)) - len(shape_of(wide)))
