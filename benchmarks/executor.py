@@ -45,7 +45,8 @@ def median_ns(action: Callable[[], int], runs: int = 200) -> float:
 def native_ns(runner: Runner) -> int:
     """One run by the executor's own clock."""
     runner(X)
-    return round(runner.stats()["seconds"] * 1e9)
+    seconds: float = runner.stats()["seconds"]
+    return round(seconds * 1e9)
 
 
 def python_ns(runner: Runner) -> int:
