@@ -174,6 +174,17 @@ def test_bench_runs_systems_side_by_side(capsys: pytest.CaptureFixture[str]) -> 
     assert found["rows"][0]["bytes_read"] >= 0
 
 
+def test_bench_says_what_is_missing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "openvino.py").write_text("raise ModuleNotFoundError('no openvino', name='openvino')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code, found = ullage(capsys, "bench", FACTORY, "--against", "openvino", "--rounds", "1")
+    assert code == 0
+    assert found["rows"][1]["status"] == "missing: package openvino is not installed"
+    assert found["rows"][1]["seconds_median"] is None
+
+
 @pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 def test_budget_plus_overhead_is_enough_memory(
     capsys: pytest.CaptureFixture[str], perceptron_artifact: Path, inputs: Path, tmp_path: Path
