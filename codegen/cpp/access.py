@@ -46,6 +46,9 @@ def _load_lanes(scope: Scope, load: Load, n: int, bits: str | None) -> str:
     kind, valid = f"{ops.STORAGE[load.dtype]}, {n}", scope.lane.valid
     if load.buffer in scope.interleaved:
         return f"ull_load<{kind}>({_interleaved_place(scope, load.buffer, load.index)})"
+    tile = scope.tiles.get(scope.numbering(load))
+    if tile is not None:
+        return f"ull_load<{kind}>({tile})"
     base = _contiguous_base(scope, load.index)
     if base is None:
         return _gather(scope, load, kind, bits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ullage.codegen.loops.ir import Apply, Cast, Const, Dim, Expr, Load, Ref, Var, children
-from ullage.codegen.loops.poly import unique
+from ullage.codegen.loops.poly import postorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +55,14 @@ class Numbering:
     def __call__(self, expr: Expr) -> int:
         """The number of an expression."""
         if id(expr) not in self._by_id:
-            for e in reversed(unique(expr)):
-                self._visit(e)
-        return self._visit(expr)
+            for e in postorder(expr):
+                self._enter(e)
+        return self._by_id[id(expr)][1]
 
-    def _visit(self, expr: Expr) -> int:
-        known = self._by_id.get(id(expr))
-        if known is not None:
-            return known[1]
-        parts = tuple(self._visit(c) for c in children(expr))
+    def _enter(self, expr: Expr) -> None:
+        if id(expr) in self._by_id:
+            return
+        parts = tuple(self._by_id[id(c)][1] for c in children(expr))
         number = self._by_key.setdefault((_shape(expr), *parts), len(self._by_key))
         self._by_id[id(expr)] = (expr, number)
         if number == len(self.names):
@@ -71,7 +70,6 @@ class Numbering:
             loads = frozenset((expr.buffer,)) if isinstance(expr, Load) else frozenset[str]()
             self.names.append(own.union(*(self.names[p] for p in parts)))
             self.loads.append(loads.union(*(self.loads[p] for p in parts)))
-        return number
 
 
 def _shape(expr: Expr) -> tuple[object, ...]:
@@ -94,12 +92,14 @@ class Blocks:
     """A stack of open blocks.
 
     `changing` names the buffers that the kernel writes: their loads stay where they are. `interleaved` maps local
-    buffers that hold one element per lane at each index to the distance of indices.
+    buffers that hold one element per lane at each index to the distance of indices. `tiles` maps loads (by number) to
+    C++ pointers at which their lanes are contiguous.
     """
 
     def __init__(self, changing: frozenset[str], prefix: str) -> None:
         self.changing = changing
         self.interleaved: dict[str, int] = {}
+        self.tiles: dict[int, str] = {}
         self.numbering = Numbering()
         self.blocks: list[Block] = []
         self.bindings: dict[str, Binding] = {}

@@ -11,7 +11,8 @@ from ullage.codegen.cpp.blocks import Lane
 from ullage.codegen.cpp.schedule import TILE, Schedule, Tasks, schedule, tasks
 from ullage.codegen.cpp.scope import Scope
 from ullage.codegen.cpp.stages import stage_inside, stages_along
-from ullage.codegen.cpp.vector_loops import known_extent, lane_loop, open_loop
+from ullage.codegen.cpp.tiles import TILE_HEADER, walk_tile
+from ullage.codegen.cpp.vector_loops import known_extent, lane_loop
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import (
     DTYPE_BYTES,
@@ -48,7 +49,7 @@ def emit(kernel: LoopKernel, target: Target) -> Kernel:
     return Kernel(
         symbol=symbol,
         source=text.replace(_SYMBOL, symbol),
-        headers=HEADERS,
+        headers=HEADERS if plan.tile is None else (*HEADERS, TILE_HEADER),
         buffers=tuple(b.name for b in kernel.buffers if b.access != "local"),
         dims=kernel.dims,
         tasks=_renamed(to_size(cut.count), dims),
@@ -201,9 +202,7 @@ class _Emitter:
         if tile is None:
             stages_along(self.scope, self.plan.stages, lanes)
             return
-        open_loop(self.scope, tile, *self.tile_span)
-        stages_along(self.scope, self.plan.stages, lanes)
-        self.scope.close()
+        walk_tile(self.scope, self.plan.stages, tile, self.tile_span, lanes[0])
 
 
 def _after(offset: Expr, elements: Expr, item_bytes: int) -> Expr:

@@ -260,12 +260,12 @@ def _weight(expr: Expr) -> int:
 def _vector_cost(stage: Stage, lane: str, lanes: int, interleaved: frozenset[str]) -> float:
     """Cycles of one vector iteration along `lane`: strided accesses cost one cycle per lane and more."""
     numbering = Numbering()
-    varies = lambda e: lane in numbering.names[numbering(e)]  # noqa: E731
+    refs = {e.name for e in _stage_nodes(stage) if isinstance(e, Ref)}
     total = 1.0
     for e in _stage_nodes(stage):
         if isinstance(e, Load):
             total += 1 if e.buffer in interleaved else _access_cost(e.index, lane, lanes)
-        elif varies(e) or any(isinstance(x, Ref) for x in unique(e)):
+        elif not numbering.names[numbering(e)].isdisjoint({lane, *refs}):
             total += _weight(e)
     total += sum(_access_cost(s.index, lane, lanes) for s in stage.body if isinstance(s, Store))
     return total + sum(isinstance(s, Reduce) for s in stage.body)
@@ -288,16 +288,21 @@ def _needs_wide(stage: Stage, lane: str, varying: frozenset[str]) -> bool:
         names = numbering.names[number] | numbering.loads[number]
         return lane in names or bool(names & varying)
 
-    def wide(e: Expr) -> bool:
-        if not varies(e):
-            return False
-        if isinstance(e, Apply) and e.op in _COMPARE and e.args[0].dtype == "int64" and not _reads(e):
-            return False
+    def opaque(e: Expr) -> bool:
+        """Whether nothing below needs lanes of its own."""
+        index = isinstance(e, Apply) and e.op in _COMPARE and e.args[0].dtype == "int64" and not _reads(e)
+        return index or not varies(e)
+
+    stack, seen = [s.value for s in stage.body], set[int]()
+    while stack:
+        e = stack.pop()
+        if id(e) in seen or opaque(e):
+            continue
         if e.dtype in _WIDE and not isinstance(e, Const):
             return True
-        return any(wide(c) for c in _value_parts(e))
-
-    return any(wide(s.value) for s in stage.body)
+        seen.add(id(e))
+        stack += _value_parts(e)
+    return False
 
 
 def _reads(e: Expr) -> bool:

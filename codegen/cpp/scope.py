@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from ullage.codegen.cpp import ops
 from ullage.codegen.cpp.access import load_text, store_text
 from ullage.codegen.cpp.blocks import Blocks
-from ullage.codegen.loops.ir import FLOATS, Apply, Cast, Const, Dim, Expr, Load, Ref, Var
-from ullage.codegen.loops.poly import Poly, atom_key, linear_in, to_poly, unique
+from ullage.codegen.loops.ir import FLOATS, Apply, Cast, Const, Dim, Expr, Load, Ref, Var, children
+from ullage.codegen.loops.poly import Poly, atom_key, linear_in, postorder, to_poly, unique
 
 _COMPARE_TO_ZERO = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _QUOTIENTS = {"floordiv": "/", "truncdiv": "/", "mod": "%"}
 _INDEX_OPS = frozenset({"add", "sub", "mul", "neg", *_QUOTIENTS})
 _MAX_STEP = 1 << 20
+_LEVELS = 64
 
 
 def _number(args: tuple[Expr, ...]) -> int | None:
@@ -60,7 +61,19 @@ class Scope(Blocks):
     # ---- expressions ------------------------------------------------------------------------------------------
     def value(self, expr: Expr) -> str:
         """C++ text of the expression: all lanes inside a vector block, else a scalar."""
+        for part in self._deep_parts(expr):
+            self.emit(part, self.lanes if self.varies(part) else 1)
         return self.emit(expr, self.lanes)
+
+    def _deep_parts(self, expr: Expr) -> list[Expr]:
+        """Values some levels apart inside a deep expression, children first: in this order recursion stays shallow."""
+        height: dict[int, int] = {}
+        parts = []
+        for e in postorder(expr):
+            height[id(e)] = 1 + max((height[id(c)] for c in children(e)), default=0)
+            if height[id(e)] % _LEVELS == 0 and (e.dtype != "int64" or self.numbering.loads[self.numbering(e)]):
+                parts.append(e)
+        return parts
 
     def scalar(self, expr: Expr) -> str:
         """C++ text of the expression as a scalar (of lane 0 if it varies)."""

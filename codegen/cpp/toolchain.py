@@ -299,7 +299,10 @@ def _link(objects: Sequence[bytes], compiler: Compiler) -> bytes:
             paths.append(Path(folder) / f"{i}.o")
             paths[-1].write_bytes(data)
         out = Path(folder) / "library.so"
-        _run([*compiler.command, *compiler.link_flags, *map(str, paths), *LINK_LIBRARIES, "-o", str(out)], "linking failed")
+        _run(
+            [*compiler.command, *compiler.link_flags, *map(str, paths), *LINK_LIBRARIES, "-o", str(out)],
+            "linking failed",
+        )
         return out.read_bytes()
 
 

@@ -166,16 +166,28 @@ def affine(poly: Poly, names: Iterable[str]) -> tuple[dict[str, Poly], Poly] | N
     return strides, rest
 
 
+def postorder(expr: Expr) -> list[Expr]:
+    """All distinct (by identity) sub-expressions, children before parents."""
+    order: list[Expr] = []
+    seen: set[int] = set()
+    stack: list[tuple[Expr, bool]] = [(expr, False)]
+    while stack:
+        e, expanded = stack.pop()
+        if expanded:
+            order.append(e)
+        elif id(e) not in seen:
+            seen.add(id(e))
+            stack.append((e, True))
+            stack.extend((c, False) for c in reversed(children(e)))
+    return order
+
+
 def rewrite(expr: Expr, f: Callable[[Expr], Expr]) -> Expr:
     """Rebuild an expression bottom-up through `f`; shared sub-expressions are visited once and stay shared."""
     memo: dict[int, Expr] = {}
-
-    def visit(e: Expr) -> Expr:
-        if id(e) not in memo:
-            memo[id(e)] = f(_rebuild(e, visit))
-        return memo[id(e)]
-
-    return visit(expr)
+    for e in postorder(expr):
+        memo[id(e)] = f(_rebuild(e, lambda child: memo[id(child)]))
+    return memo[id(expr)]
 
 
 def _rebuild(e: Expr, visit: Callable[[Expr], Expr]) -> Expr:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ullage.codegen.loops.ir import Apply, Cast, Const, Dim, Expr, Load, Var
-from ullage.codegen.loops.poly import Monomial, Poly, rewrite, to_expr, to_poly
+from ullage.codegen.loops.ir import Apply, Cast, Const, Dim, Expr, Load, Ref, Var
+from ullage.codegen.loops.poly import Monomial, Poly, rewrite, to_expr, to_poly, unique
 
 Extents = Mapping[str, Poly]
 """Exclusive upper bounds of loop variables, as polynomials over dimensions (each dimension is at least 1)."""
@@ -27,7 +27,7 @@ def _step(expr: Expr, extents: Extents) -> Expr:
     match expr:
         case Apply(op, _, "int64") if op in _INDEX_OPS and _is_index(expr):
             return _index_step(expr, extents)
-        case Apply(op, (a, b), "bool") if op in _FOLD and a.dtype == "int64":
+        case Apply(op, (a, _), "bool") if op in _FOLD and a.dtype == "int64" and _is_index(expr):
             return _compare_step(expr, extents)
         case Apply(op, (a, b), "bool") if op in ("and", "or"):
             return _logic_step(op, a, b, expr)
@@ -44,8 +44,8 @@ def _step(expr: Expr, extents: Extents) -> Expr:
 
 
 def _is_index(expr: Apply) -> bool:
-    """Tensor arithmetic keeps its form: only arithmetic that reaches a variable or dimension is an index."""
-    return any(isinstance(a, Var | Dim | Const) or (isinstance(a, Apply) and a.op in _INDEX_OPS) for a in expr.args)
+    """Arithmetic of variables and dimensions; that of tensors keeps its form (sums of products could explode)."""
+    return not any(isinstance(e, Load | Ref) for e in unique(expr))
 
 
 def _logic_step(op: str, a: Expr, b: Expr, expr: Expr) -> Expr:

@@ -5,8 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from ullage.codegen.loops.ir import Apply, Expr, Load, LoopKernel, Reduce, Scan, Stage, Statement, Store, Var, children
-from ullage.codegen.loops.poly import Poly, rewrite, to_poly
+from ullage.codegen.loops.ir import (
+    Apply,
+    Expr,
+    Load,
+    LoopKernel,
+    Reduce,
+    Ref,
+    Scan,
+    Stage,
+    Statement,
+    Store,
+    Var,
+    children,
+)
+from ullage.codegen.loops.poly import Poly, rewrite, to_poly, unique
 
 _SUMS = frozenset({"add", "sub", "mul", "neg"})
 
@@ -57,33 +70,42 @@ def _masked(index: Expr, mask: Expr) -> Expr:
     return rewrite(index, add)
 
 
-def index_roots(expr: Expr, as_index: bool = False) -> Iterator[Poly]:
-    """Every index inside an expression: of loads, and integer arithmetic over loop variables used as a value.
+def index_roots(*exprs: tuple[Expr, bool]) -> Iterator[Poly]:
+    """Every index inside expressions, each given with whether it is an index as a whole.
 
-    Opaque parts of an index (quotients, loads) are searched in turn.
+    Indices are those of loads, and integer arithmetic over loop variables used as a value. Opaque parts of an index
+    (quotients, loads) are searched in turn.
     """
-    if as_index or isinstance(expr, Var) or (isinstance(expr, Apply) and expr.dtype == "int64" and expr.op in _SUMS):
-        poly = to_poly(expr)
-        yield poly
-        for atom in poly.atoms():
-            if not isinstance(atom, Var):
-                yield from _inner_roots(atom)
-        return
-    yield from _inner_roots(expr)
+    seen: set[tuple[int, bool]] = set()
+    stack = list(exprs)
+    while stack:
+        expr, as_index = stack.pop()
+        if (id(expr), as_index) in seen:
+            continue
+        seen.add((id(expr), as_index))
+        if as_index or isinstance(expr, Var) or _is_sum(expr):
+            poly = to_poly(expr)
+            yield poly
+            stack += [part for a in poly.atoms() if not isinstance(a, Var) for part in _inner(a)]
+        else:
+            stack += _inner(expr)
 
 
-def _inner_roots(expr: Expr) -> Iterator[Poly]:
-    if isinstance(expr, Load):
-        yield from index_roots(expr.index, as_index=True)
-        if expr.mask is not None:
-            yield from index_roots(expr.mask)
-        return
-    for child in children(expr):
-        yield from index_roots(child)
+def _is_sum(expr: Expr) -> bool:
+    """Whether the expression is index arithmetic (of variables and dimensions, not of tensors)."""
+    if not (isinstance(expr, Apply) and expr.dtype == "int64" and expr.op in _SUMS):
+        return False
+    return not any(isinstance(e, Load | Ref) for e in unique(expr))
+
+
+def _inner(expr: Expr) -> list[tuple[Expr, bool]]:
+    if not isinstance(expr, Load):
+        return [(c, False) for c in children(expr)]
+    mask: list[tuple[Expr, bool]] = [] if expr.mask is None else [(expr.mask, False)]
+    return [(expr.index, True), *mask]
 
 
 def statement_roots(statement: Statement) -> Iterator[Poly]:
     """Every index inside a statement."""
-    if isinstance(statement, Store):
-        yield from index_roots(statement.index, as_index=True)
-    yield from index_roots(statement.value)
+    index: list[tuple[Expr, bool]] = [(statement.index, True)] if isinstance(statement, Store) else []
+    yield from index_roots(*index, (statement.value, False))

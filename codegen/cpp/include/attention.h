@@ -14,11 +14,10 @@ template <class C> ULL_FN AttTask<C> att_task(const AttProblem<C> &p, void *memo
     t.query = (ull_i64 *)memory, t.head = t.query + ATT_ROWS;
     t.maximum = (float *)(t.head + ATT_ROWS), t.sum = t.maximum + ATT_ROWS;
     t.factor = t.sum + ATT_ROWS, t.peak = t.factor + ATT_ROWS;
-    t.scores = t.peak + ATT_ROWS, t.q = t.scores + ATT_KEYS * ATT_ROWS, t.out = t.q + C::D * ATT_ROWS;
+    t.scores = t.peak + ATT_ROWS, t.q = t.scores + ATT_KEYS * ATT_ROWS, t.out = t.q + ATT_FEW_STRIDE<C> * ATT_ROWS;
     t.k = t.out + C::DV * ATT_ROWS;
     t.v = t.k + (__is_same(typename C::K, ull_float32) ? 0 : ATT_KEYS * C::D);
     t.bias = t.v + (__is_same(typename C::V, ull_float32) ? 0 : ATT_KEYS * C::DV);
-    t.keys = t.bias + (C::MASK == ATT_NO_MASK ? 0 : C::MASK == ATT_KEY_MASK ? ATT_KEYS : ATT_KEYS * ATT_ROWS);
     return t;
 }
 
@@ -37,6 +36,15 @@ template <class C> ULL_FN void att_run(const AttTask<C> &t) {
     if constexpr (att_occurs<C>(2 * ATT_LANES + 1, ATT_ROWS)) att_many<C, 3>(t);
 }
 
+/* Query and head of each row; missing rows repeat the last one. */
+template <class C> ULL_FN void att_number_rows(const AttTask<C> &t, ull_i64 first, ull_i64 group) {
+    ull_i64 query = first / group, head = first % group;
+    for (ull_i64 i = 0; i < ATT_ROWS; ++i) {
+        t.query[i] = query, t.head[i] = t.kv_head * group + head;
+        if (i + 1 < t.rows && ++head == group) head = 0, ++query;
+    }
+}
+
 /* Tasks begin..end of batch × key-value heads × blocks of rows. */
 template <class C> static void att_tasks(const AttProblem<C> &p, void *memory, ull_i64 begin, ull_i64 end) {
     AttTask<C> t = att_task(p, memory);
@@ -46,10 +54,7 @@ template <class C> static void att_tasks(const AttProblem<C> &p, void *memory, u
         t.batch = task / blocks / p.kv_heads, t.kv_head = task / blocks % p.kv_heads;
         t.rows = rows - first < ATT_ROWS ? rows - first : ATT_ROWS;
         t.last_query = (first + t.rows - 1) / group;
-        for (ull_i64 i = 0; i < ATT_ROWS; ++i) {
-            const ull_i64 row = i < t.rows ? first + i : first + t.rows - 1;
-            t.query[i] = row / group, t.head[i] = t.kv_head * group + row % group;
-        }
+        att_number_rows(t, first, group);
         att_run(t);
     }
 }

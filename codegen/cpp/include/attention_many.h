@@ -108,17 +108,18 @@ template <class C, int V> static void att_softmax(const AttTask<C> &t, ull_i64 k
 }
 
 /* ---- values ------------------------------------------------------------------------------------------------ */
-/* W value elements of V vectors of rows: rescale what is there, then add the block's keys. */
+/* W value elements of V vectors of rows: rescale what is there (nothing at first), then add the block's keys. */
 template <int W, int V>
 static __attribute__((noinline)) void att_value_tile(const float *v, ull_i64 stride, const float *weights, ull_i64 keys,
-                                                     const float *factor, float *out) {
-    ull_vec32 sum[W][V];
-    ATT_UNROLL
-    for (int i = 0; i < W; ++i)
+                                                     const float *factor, bool first, float *out) {
+    ull_vec32 sum[W][V] = {};
+    if (!first)
         ATT_UNROLL
-        for (int j = 0; j < V; ++j)
-            sum[i][j] = ull_keep(ull_float32::load(out + i * ATT_ROWS + j * ATT_LANES) *
-                                 ull_float32::load(factor + j * ATT_LANES));
+        for (int i = 0; i < W; ++i)
+            ATT_UNROLL
+            for (int j = 0; j < V; ++j)
+                sum[i][j] = ull_keep(ull_float32::load(out + i * ATT_ROWS + j * ATT_LANES) *
+                                     ull_float32::load(factor + j * ATT_LANES));
     for (ull_i64 x = 0; x < keys; ++x) {
         ull_vec32 weight[V];
         ATT_UNROLL
@@ -137,45 +138,50 @@ static __attribute__((noinline)) void att_value_tile(const float *v, ull_i64 str
 }
 
 template <class C, int V>
-static void att_values(const AttTask<C> &t, const float *v, ull_i64 stride, ull_i64 keys) {
+static void att_values(const AttTask<C> &t, const float *v, ull_i64 stride, ull_i64 keys, bool first) {
     enum { TAIL = C::DV % ATT_TILE };
     for (int x = 0; x + ATT_TILE <= C::DV; x += ATT_TILE)
-        att_value_tile<ATT_TILE, V>(v + x, stride, t.scores, keys, t.factor, t.out + x * ATT_ROWS);
+        att_value_tile<ATT_TILE, V>(v + x, stride, t.scores, keys, t.factor, first, t.out + x * ATT_ROWS);
     if constexpr (TAIL > 0)
-        att_value_tile<TAIL, V>(v + C::DV - TAIL, stride, t.scores, keys, t.factor, t.out + (C::DV - TAIL) * ATT_ROWS);
+        att_value_tile<TAIL, V>(v + C::DV - TAIL, stride, t.scores, keys, t.factor, first,
+                                t.out + (C::DV - TAIL) * ATT_ROWS);
 }
 
 /* ---- rows in, rows out ------------------------------------------------------------------------------------- */
-/* Queries, scaled, as [head element][row]; missing rows are zero. */
+/* Queries, scaled, as [head element][row]; missing rows repeat the last one. */
 template <class C> static void att_pack_queries(const AttTask<C> &t, int vectors) {
     for (ull_i64 row = 0; row < vectors * ATT_LANES; row += ATT_LANES)
         for (int x = 0; x < C::D; x += ATT_LANES) {
-            ull_vec32 r[ATT_LANES] = {};
-            for (ull_i64 i = 0; i < ATT_LANES && row + i < t.rows; ++i)
-                r[i] = att_load_piece<typename C::Q, C::D>(t.p.q.at(t.batch, t.head[row + i], t.query[row + i]), x) *
-                       att_scale(t);
+            ull_vec32 r[ATT_LANES];
+            ATT_UNROLL
+            for (int i = 0; i < ATT_LANES; ++i)
+                r[i] = att_load_piece<typename C::Q, C::D>(att_query(t, row + i), x) * att_scale(t);
             ull_transpose(r);
-            for (int i = 0; i < ATT_LANES && x + i < C::D; ++i)
-                ull_float32::store(t.q + (x + i) * ATT_ROWS + row, r[i]);
+            ATT_UNROLL
+            for (int i = 0; i < ATT_LANES; ++i)
+                if (x + i < C::D) ull_float32::store(t.q + (x + i) * ATT_ROWS + row, r[i]);
         }
 }
 
 template <class C> static void att_write_rows(const AttTask<C> &t, int vectors) {
     for (ull_i64 row = 0; row < vectors * ATT_LANES; row += ATT_LANES) {
-        const ull_vec32 sum = ull_float32::load(t.sum + row);
+        const ull_vec32 inverse = att_inverse(ull_float32::load(t.sum + row));
         for (int x = 0; x < C::DV; x += ATT_LANES) {
             ull_vec32 r[ATT_LANES] = {};
-            for (int i = 0; i < ATT_LANES && x + i < C::DV; ++i)
-                r[i] = att_divide(ull_float32::load(t.out + (x + i) * ATT_ROWS + row), sum);
+            ATT_UNROLL
+            for (int i = 0; i < ATT_LANES; ++i)
+                if (x + i < C::DV) r[i] = ull_float32::load(t.out + (x + i) * ATT_ROWS + row) * inverse;
             ull_transpose(r);
-            for (ull_i64 i = 0; i < ATT_LANES && row + i < t.rows; ++i)
-                att_store_piece<typename C::O, C::DV>(t.p.out.at(t.batch, t.head[row + i], t.query[row + i]), x, r[i]);
+            ATT_UNROLL
+            for (int i = 0; i < ATT_LANES; ++i)
+                if (row + i < t.rows) att_store_piece<typename C::O, C::DV>(att_output(t, row + i), x, r[i]);
         }
     }
 }
 
 /* Rows of a block as contiguous float32; float32 rows are read in place. */
-template <class S, int N> static void att_widen(const typename S::memory *from, ull_i64 stride, ull_i64 rows, float *to) {
+template <class S, int N>
+static void att_widen(const typename S::memory *from, ull_i64 stride, ull_i64 rows, float *to) {
     for (ull_i64 i = 0; i < rows; ++i)
         for (int x = 0; x < N; x += ATT_LANES)
             att_store_piece<ull_float32, N>(to + i * N, x, att_load_piece<S, N>(from + i * stride, x));
@@ -198,15 +204,17 @@ template <class C, int V> static void att_key_block(const AttTask<C> &t, ull_i64
     const AttRows k = att_rows<typename C::K, C::D>(t.p.k, t.batch, t.kv_head, first, keys, t.k);
     const AttRows v = att_rows<typename C::V, C::DV>(t.p.v, t.batch, t.kv_head, first, keys, t.v);
     if constexpr (C::MASK != ATT_NO_MASK) att_load_bias(t, first, keys);
-    for (int i = 0; i < V * ATT_LANES; ++i) t.peak[i] = t.maximum[i];
+    ATT_UNROLL
+    for (int j = 0; j < V; ++j)
+        ull_float32::store(t.peak + j * ATT_LANES, ull_float32::load(t.maximum + j * ATT_LANES));
     att_scores<C, ATT_TILE, V>(t, k.data, k.stride, 0, keys);
     if (C::CAUSAL && first + keys - 1 > t.query[0]) att_mask_future<C, V>(t, first, keys);
     att_softmax<C, V>(t, keys);
-    att_values<C, V>(t, v.data, v.stride, keys);
+    att_values<C, V>(t, v.data, v.stride, keys, first == 0);
 }
 
 template <class C, int V> static __attribute__((noinline)) void att_many(const AttTask<C> &t) {
-    att_start(t, V * ATT_LANES, C::DV * ATT_ROWS);
+    att_start(t, V * ATT_LANES);
     att_pack_queries(t, V);
     const ull_i64 end = att_key_end(t);
     for (ull_i64 first = 0; first < end; first += ATT_KEYS)

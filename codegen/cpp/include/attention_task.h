@@ -46,7 +46,7 @@ template <class C> struct AttTask {
     ull_i64 batch, kv_head, rows, last_query;
     ull_i64 *query, *head;                /* of each row */
     float *maximum, *sum, *factor, *peak; /* of each row: running maximum and sum, rescaling, maximum with this block */
-    float *q, *scores, *out, *bias, *k, *v, *keys;
+    float *q, *scores, *out, *bias, *k, *v;
 };
 
 /* ---- masks ------------------------------------------------------------------------------------------------- */
@@ -73,9 +73,9 @@ ULL_FN ull_vec32 att_finite_peak(ull_vec32 peak) {
     return ull_select<ATT_LANES>(unseen, ull_vec32{}, peak);
 }
 
-/* Sums over weights; a row without keys is 0. */
-ULL_FN ull_vec32 att_divide(ull_vec32 total, ull_vec32 sum) {
-    return ull_select<ATT_LANES>(sum == ull_vec32{}, ull_vec32{}, total / sum);
+/* One over the sum of weights; 0 for a row without keys. */
+ULL_FN ull_vec32 att_inverse(ull_vec32 sum) {
+    return ull_select<ATT_LANES>(sum == ull_vec32{}, ull_vec32{}, ull_splat<ATT_LANES>(1.0f) / sum);
 }
 
 /* ---- rows -------------------------------------------------------------------------------------------------- */
@@ -92,8 +92,16 @@ template <class C> ULL_FN ull_vec32 att_scale(const AttTask<C> &t) {
 template <class C> ULL_FN ull_i64 att_key_end(const AttTask<C> &t) {
     return C::CAUSAL && t.last_query + 1 < t.p.keys ? t.last_query + 1 : t.p.keys;
 }
-template <class C> static void att_start(const AttTask<C> &t, ull_i64 rows, ull_i64 out) {
-    for (ull_i64 i = 0; i < rows; ++i) t.maximum[i] = -__builtin_inff(), t.sum[i] = 0;
-    for (ull_i64 i = 0; i < out; ++i) t.out[i] = 0;
+template <class C> static void att_start(const AttTask<C> &t, ull_i64 rows) {
+    for (ull_i64 i = 0; i < rows; i += ATT_LANES) {
+        ull_float32::store(t.maximum + i, ull_splat<ATT_LANES>(-__builtin_inff()));
+        ull_float32::store(t.sum + i, ull_vec32{});
+    }
+}
+template <class C> ULL_FN const typename C::Q::memory *att_query(const AttTask<C> &t, ull_i64 row) {
+    return t.p.q.at(t.batch, t.head[row], t.query[row]);
+}
+template <class C> ULL_FN typename C::O::memory *att_output(const AttTask<C> &t, ull_i64 row) {
+    return t.p.out.at(t.batch, t.head[row], t.query[row]);
 }
 #endif
