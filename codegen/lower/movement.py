@@ -1,35 +1,46 @@
-"""Lowerings of operators that move elements: concatenation, padding, gathering, repeating, resampling."""
+"""Lowerings of operators that move elements: concatenation, padding, gathering, repeating."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from torch.fx import Node
 
 from ullage.codegen.loops.ir import Apply, Cast, Const, Expr, Load
 from ullage.codegen.lower.builder import Builder
-from ullage.codegen.lower.index import ZERO
-from ullage.codegen.lower.pointwise import op
-from ullage.codegen.lower.shapes import Index, reshape_index, shape_of
-from ullage.codegen.lower.table import TABLE, aten, fake, float_of, int_of, operand, result_dtype, scalar
+from ullage.codegen.lower.formulas import (
+    op,
+)
+from ullage.codegen.lower.index import ZERO, IndexMath, constant
+from ullage.codegen.lower.shapes import Index, shape_of
+from ullage.codegen.lower.table import (
+    TABLE,
+    argument,
+    aten,
+    fake,
+    float_of,
+    int_of,
+    ints_of,
+    list_of,
+    node_of,
+    operand,
+    result_dtype,
+    scalar,
+)
 from ullage.codegen.lower.values import Lazy, NotFusable, compute_dtype, literal
 
 
 def guard(expr: Expr, mask: Expr, other: float = 0) -> Expr:
     """`expr` where `mask` holds, else `other`, such that no memory outside is touched."""
-    return op("where", mask, _masked(expr, mask), literal(other, expr.dtype))
+    return op("where", mask, masked(expr, mask), literal(other, expr.dtype))
 
 
-def _masked(expr: Expr, mask: Expr) -> Expr:
+def masked(expr: Expr, mask: Expr) -> Expr:
     match expr:
-        case Load(buffer, index, dtype, None, other):
-            return Load(buffer, index, dtype, mask, other)
         case Load(buffer, index, dtype, old, other):
-            return Load(buffer, index, dtype, op("and", old, mask), other)
+            return Load(buffer, index, dtype, mask if old is None else op("and", old, mask), other)
         case Apply(name, args, dtype):
-            return Apply(name, tuple(_masked(a, mask) for a in args), dtype)
+            return Apply(name, tuple(masked(a, mask) for a in args), dtype)
         case Cast(arg, dtype):
-            return Cast(_masked(arg, mask), dtype)
+            return Cast(masked(arg, mask), dtype)
         case _:
             return expr
 
@@ -48,9 +59,8 @@ def _replace(index: Index, dim: int, value: Expr) -> Index:
 
 @TABLE.register("move", aten.cat)
 def _cat(builder: Builder, node: Node) -> Lazy:
-    tensors = node.args[0]
-    assert isinstance(tensors, Sequence)
-    parts = [operand(builder, t) for t in tensors if not isinstance(t, Node) or fake(t).dim() == fake(node).dim()]
+    tensors = [node_of(t) for t in list_of(node.args[0])]
+    parts = [operand(builder, t) for t in tensors if fake(t).dim() == fake(node).dim()]
     shape = shape_of(fake(node))
     dim = (int_of(node.args[1]) if len(node.args) > 1 else 0) % len(shape)
     compute = compute_dtype(result_dtype(node))
@@ -62,7 +72,7 @@ def _cat(builder: Builder, node: Node) -> Lazy:
             end = builder.math.add(start, part.shape[dim])
             mask = _between(index[dim], start, end)
             value = part.at(_replace(index, dim, builder.math.sub(index[dim], start)))
-            value = _masked(value if value.dtype == compute else Cast(value, compute), mask)
+            value = masked(value if value.dtype == compute else Cast(value, compute), mask)
             result = value if result is None else op("where", op("lt", index[dim], start), result, value)
             start = end
         assert result is not None
@@ -74,8 +84,7 @@ def _cat(builder: Builder, node: Node) -> Lazy:
 @TABLE.register("move", aten.constant_pad_nd)
 def _pad(builder: Builder, node: Node) -> Lazy:
     source = operand(builder, node.args[0])
-    pads = node.args[1]
-    assert isinstance(pads, Sequence)
+    pads = list_of(node.args[1])
     value = float_of(node.args[2]) if len(node.args) > 2 else 0.0
     rank = len(source.shape)
 
@@ -99,7 +108,7 @@ def _pad(builder: Builder, node: Node) -> Lazy:
 @TABLE.register("move", aten.flip)
 def _flip(builder: Builder, node: Node) -> Lazy:
     source = operand(builder, node.args[0])
-    dims = {int_of(d) % len(source.shape) for d in node.args[1]}
+    dims = {d % len(source.shape) for d in ints_of(node.args[1])}
 
     def at(index: Index) -> Expr:
         return source.at(tuple(
@@ -113,28 +122,24 @@ def _flip(builder: Builder, node: Node) -> Lazy:
 @TABLE.register("move", aten.roll)
 def _roll(builder: Builder, node: Node) -> Lazy:
     source = operand(builder, node.args[0])
-    shifts, dims = node.args[1], (node.args[2] if len(node.args) > 2 else [])
-    assert isinstance(shifts, Sequence) and isinstance(dims, Sequence)
+    dims = ints_of(argument(node, 2, "dims", ()))
     if not dims:
         raise NotFusable("roll of the flattened tensor")
-    math = builder.math
+    shifts = dict(zip((d % len(source.shape) for d in dims), ints_of(node.args[1]), strict=True))
 
     def at(index: Index) -> Expr:
-        moved = list(index)
-        for shift, dim in zip(shifts, dims, strict=True):
-            d = int_of(dim) % len(index)
-            size = source.shape[d]
-            back = (
-                math.mod(Const(-int_of(shift)), size)
-                if isinstance(size, Const)
-                else math.sub(size, Const(int_of(shift)))
-            )
-            if isinstance(size, Const):
-                back = Const(-int_of(shift) % int(size.value))
-            moved[d] = math.mod(math.add(index[d], back), size)
-        return source.at(tuple(moved))
+        return source.at(tuple(
+            _rolled(builder.math, i, shifts[d], source.shape[d]) if d in shifts else i for d, i in enumerate(index)
+        ))  # fmt: skip
 
     return Lazy(source.shape, source.dtype, at)
+
+
+def _rolled(math: IndexMath, index: Expr, shift: int, size: Expr) -> Expr:
+    """`(index - shift) mod size`, of a sum that is never negative."""
+    known = constant(size)
+    back = math.sub(size, Const(shift)) if known is None else Const(-shift % known)
+    return math.mod(math.add(index, back), size)
 
 
 @TABLE.register("move", aten.repeat)
@@ -198,8 +203,7 @@ def _gather(builder: Builder, node: Node) -> Lazy:
 @TABLE.register("move", aten.index, aten._unsafe_index)
 def _index(builder: Builder, node: Node) -> Lazy:
     source = operand(builder, node.args[0])
-    given = node.args[1]
-    assert isinstance(given, Sequence)
+    given = list_of(node.args[1])
     if any(isinstance(t, Node) and result_dtype(t) == "bool" for t in given):
         raise NotFusable("index by a bool mask has a data-dependent shape")
     tensors = {d: operand(builder, t) for d, t in enumerate(given) if t is not None}
@@ -228,86 +232,11 @@ def _int64(expr: Expr) -> Expr:
     return expr if expr.dtype == "int64" else Cast(expr, "int64")
 
 
-@TABLE.register("move", aten.pixel_shuffle)
-def _pixel_shuffle(builder: Builder, node: Node) -> Lazy:
-    source = operand(builder, node.args[0])
-    factor = Const(int_of(node.args[1]))
-    math = builder.math
-
-    def at(index: Index) -> Expr:
-        *lead, c, h, w = index
-        inner = math.add(math.mul(math.mod(h, factor), factor), math.mod(w, factor))
-        channel = math.add(math.mul(c, factor, factor), inner)
-        return source.at((*lead, channel, math.floordiv(h, factor), math.floordiv(w, factor)))
-
-    return Lazy(shape_of(fake(node)), result_dtype(node), at)
-
-
-@TABLE.register("move", aten.upsample_nearest1d, aten.upsample_nearest2d)
-def _upsample_nearest(builder: Builder, node: Node) -> Lazy:
-    source = operand(builder, node.args[0])
-    shape = shape_of(fake(node))
-    math = builder.math
-
-    def at(index: Index) -> Expr:
-        moved = list(index)
-        for d in range(2, len(shape)):
-            moved[d] = math.floordiv(math.mul(index[d], source.shape[d]), shape[d])
-        return source.at(tuple(moved))
-
-    return Lazy(shape, result_dtype(node), at)
-
-
-@TABLE.register("move", aten.upsample_bilinear2d)
-def _upsample_bilinear(builder: Builder, node: Node) -> Lazy:
-    source = operand(builder, node.args[0])
-    shape = shape_of(fake(node))
-    corners = bool(node.args[2])
-    scales = node.args[3] if len(node.args) > 3 else None
-    given = [scales[0], scales[1]] if isinstance(scales, Sequence) else [*node.args[3:5], None, None][:2]
-
-    def at(index: Index) -> Expr:
-        rows = _linear_weights(index[2], source.shape[2], shape[2], corners, given[0])
-        columns = _linear_weights(index[3], source.shape[3], shape[3], corners, given[1])
-        total: Expr | None = None
-        for y, wy in rows:
-            line: Expr | None = None
-            for x, wx in columns:
-                term = op("mul", source.at((index[0], index[1], y, x)), wx)
-                line = term if line is None else op("add", line, term)
-            assert line is not None
-            term = op("mul", line, wy)
-            total = term if total is None else op("add", total, term)
-        assert total is not None
-        return total
-
-    return Lazy(shape, result_dtype(node), at)
-
-
-def _linear_weights(i: Expr, size: Expr, out: Expr, corners: bool, scale: object) -> list[tuple[Expr, Expr]]:
-    position = _source_position(i, size, out, corners, scale)
-    low = op("min", Cast(op("floor", position), "int64"), op("sub", size, Const(1)))
-    high = op("min", op("add", low, Const(1)), op("sub", size, Const(1)))
-    weight = op("sub", position, Cast(low, "float32"))
-    return [(low, op("sub", literal(1, "float32"), weight)), (high, weight)]
-
-
-def _source_position(i: Expr, size: Expr, out: Expr, corners: bool, scale: object) -> Expr:
-    value, n, m = (Cast(e, "float32") for e in (i, size, out))
-    if corners:
-        one = literal(1, "float32")
-        ratio = op("div", op("sub", n, one), op("max", op("sub", m, one), one))
-        return op("mul", value, ratio)
-    ratio = literal(1.0 / float_of(scale), "float32") if isinstance(scale, float) else op("div", n, m)
-    half = literal(0.5, "float32")
-    return op("max", op("sub", op("mul", op("add", value, half), ratio), half), literal(0, "float32"))
-
-
 @TABLE.register("move", aten.tril, aten.triu)
 def _triangle(builder: Builder, node: Node) -> Lazy:
     source = operand(builder, node.args[0])
     diagonal = int_of(node.args[1]) if len(node.args) > 1 else 0
-    lower = node.target in (aten.tril.default,)
+    lower = node.target is aten.tril.default
 
     def at(index: Index) -> Expr:
         limit = builder.math.add(index[-2], Const(diagonal))
@@ -320,9 +249,7 @@ def _triangle(builder: Builder, node: Node) -> Lazy:
 
 @TABLE.register("move", aten.stack)
 def _stack(builder: Builder, node: Node) -> Lazy:
-    tensors = node.args[0]
-    assert isinstance(tensors, Sequence)
-    parts = [operand(builder, t) for t in tensors]
+    parts = [operand(builder, t) for t in list_of(node.args[0])]
     shape = shape_of(fake(node))
     dim = (int_of(node.args[1]) if len(node.args) > 1 else 0) % len(shape)
 
@@ -334,8 +261,3 @@ def _stack(builder: Builder, node: Node) -> Lazy:
         return result
 
     return Lazy(shape, result_dtype(node), at)
-
-
-def reshaped(builder: Builder, source: Lazy, shape: tuple[Expr, ...]) -> Lazy:
-    """The same elements in row-major order with another shape."""
-    return Lazy(shape, source.dtype, lambda i: source.at(reshape_index(builder.math, i, source.shape, shape)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch.fx import Node
 
 from ullage.codegen.loops.ir import (
+    Buffer,
     Dim,
     Expr,
     Load,
@@ -134,7 +135,7 @@ def _stride(math: IndexMath, index: Expr, var: str) -> int | None:
     return total
 
 
-def dims_used(outer: Sequence[Loop], stages: Sequence[Stage], buffers: Sequence[object] = ()) -> tuple[str, ...]:
+def dims_used(outer: Sequence[Loop], stages: Sequence[Stage], buffers: Sequence[Buffer] = ()) -> tuple[str, ...]:
     """The run-time dimensions that loops and statements read, sorted."""
     exprs: list[Expr] = [loop.extent for loop in outer]
     for stage in stages:
@@ -143,7 +144,7 @@ def dims_used(outer: Sequence[Loop], stages: Sequence[Stage], buffers: Sequence[
             exprs.append(statement.value)
             if isinstance(statement, Store):
                 exprs.append(statement.index)
-    exprs += [b.elements for b in buffers if getattr(b, "elements", None) is not None]
+    exprs += [b.elements for b in buffers if b.elements is not None]
     return dims_in(exprs)
 
 

@@ -11,7 +11,7 @@ from torch.fx import Node
 
 from ullage.codegen.loops.ir import Expr
 from ullage.codegen.lower.builder import Builder, Lowering
-from ullage.codegen.lower.shapes import Index, dtype_name, shape_of, size_expr
+from ullage.codegen.lower.shapes import Index, broadcast_index, dtype_name, shape_of, size_expr
 from ullage.codegen.lower.values import Lazy, cast, compute_dtype, literal
 from ullage.errors import UnsupportedOperator
 
@@ -51,7 +51,8 @@ class Table:
 
 def _overloads(target: Any) -> list[Any]:
     if isinstance(target, torch._ops.OpOverloadPacket):
-        return [getattr(target, name) for name in target.overloads()]
+        names: list[str] = target.overloads()  # type: ignore[no-untyped-call]
+        return [getattr(target, name) for name in names]
     return [target]
 
 
@@ -91,6 +92,11 @@ def node_of(value: object) -> Node:
     return value
 
 
+def argument(node: Node, position: int, name: str, default: object = None) -> object:
+    """An argument given by position or by name."""
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
 def result_dtype(node: Node) -> str:
     """The dtype name of a node's (first) result."""
     value = node.meta["val"]
@@ -121,8 +127,6 @@ def operand(builder: Builder, value: object) -> Lazy:
 
 def elementwise(builder: Builder, node: Node, args: tuple[object, ...], dtype: str, fn: Callable[..., Expr]) -> Lazy:
     """A pointwise operator: broadcast the arguments, convert them to the computing type of `dtype`, apply `fn`."""
-    from ullage.codegen.lower.shapes import broadcast_index
-
     values = [operand(builder, a) for a in args]
     compute = compute_dtype(dtype)
     result = result_dtype(node)

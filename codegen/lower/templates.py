@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from ullage.codegen.loops.ir import Const, Expr, Ref, Store
 from ullage.codegen.lower.builder import Builder
+from ullage.codegen.lower.formulas import op
 from ullage.codegen.lower.geometry import Geometry
 from ullage.codegen.lower.index import ONE, ZERO
 from ullage.codegen.lower.operands import (
@@ -20,7 +21,6 @@ from ullage.codegen.lower.operands import (
     Packed,
     ProductOperands,
 )
-from ullage.codegen.lower.pointwise import op
 from ullage.codegen.lower.region import Output, dims_in
 from ullage.codegen.lower.shapes import Index, Shape, dtype_name, numel, reshape_index, shape_of, unflatten, view_groups
 from ullage.codegen.lower.table import aten, fake, float_of

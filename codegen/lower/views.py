@@ -40,13 +40,13 @@ class Permute:
 
     dims: tuple[int, ...]
 
-    def view(self, base: View) -> View | None:
+    def view(self, base: View) -> View:
         """Always shares memory."""
         return base.with_shape(tuple(base.shape[d] for d in self.dims), tuple(base.strides[d] for d in self.dims))
 
     def index(self, math: IndexMath, index: Index) -> Index:
         """The source index of a result index."""
-        out = [ZERO] * len(index)
+        out: list[Expr] = [ZERO] * len(index)
         for position, dim in enumerate(self.dims):
             out[dim] = index[position]
         return tuple(out)
@@ -59,7 +59,7 @@ class Expand:
     old: Shape
     new: Shape
 
-    def view(self, base: View) -> View | None:
+    def view(self, base: View) -> View:
         """Always shares memory (stride 0)."""
         lead = len(self.new) - len(self.old)
         strides = [ZERO] * lead + [
@@ -84,7 +84,7 @@ class Slice:
     new: Shape
     drop: bool = False
 
-    def view(self, base: View) -> View | None:
+    def view(self, base: View) -> View:
         """Always shares memory."""
         offset = _PLAIN.add(base.offset, _PLAIN.mul(self.start, base.strides[self.dim]))
         strides = list(base.strides)

@@ -1,0 +1,97 @@
+"""Scalar formulas of the functions that models are made of."""
+
+from __future__ import annotations
+
+import math
+
+from ullage.codegen.loops.ir import Apply, Const, Expr
+from ullage.codegen.lower.values import literal
+
+
+def op(name: str, *args: Expr) -> Expr:
+    """An operator applied to expressions of one dtype."""
+    dtype = "bool" if name in ("eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf") else args[-1].dtype
+    return Apply(name, args, dtype)
+
+
+def const_like(value: float, like: Expr) -> Const:
+    """A number in another expression's dtype."""
+    return literal(value, like.dtype)
+
+
+def is_float(expr: Expr) -> bool:
+    """Whether an expression has a floating point dtype."""
+    return expr.dtype.startswith("float")
+
+
+def maximum(a: Expr, b: Expr) -> Expr:
+    """The larger one; NaN if either is NaN, as in torch."""
+    if not is_float(a):
+        return op("max", a, b)
+    return op("where", op("or", op("gt", a, b), op("ne", a, a)), a, b)
+
+
+def minimum(a: Expr, b: Expr) -> Expr:
+    """The smaller one; NaN if either is NaN, as in torch."""
+    if not is_float(a):
+        return op("min", a, b)
+    return op("where", op("or", op("lt", a, b), op("ne", a, a)), a, b)
+
+
+def relu(x: Expr) -> Expr:
+    """max(x, 0) that keeps NaN."""
+    return op("where", op("lt", x, const_like(0, x)), const_like(0, x), x)
+
+
+def clamp(x: Expr, low: Expr | None, high: Expr | None) -> Expr:
+    """min(max(x, low), high) that keeps NaN."""
+    if low is not None:
+        x = op("where", op("lt", x, low), low, x)
+    return x if high is None else op("where", op("gt", x, high), high, x)
+
+
+def scaled(x: Expr, factor: float) -> Expr:
+    return op("mul", x, const_like(factor, x))
+
+
+def plus(x: Expr, term: float) -> Expr:
+    return op("add", x, const_like(term, x))
+
+
+def gelu_erf(x: Expr) -> Expr:
+    """x·Φ(x) by the error function."""
+    return op("mul", scaled(x, 0.5), plus(op("erf", scaled(x, math.sqrt(0.5))), 1.0))
+
+
+def gelu_tanh(x: Expr) -> Expr:
+    """The tanh approximation of GELU (Hendrycks and Gimpel 2016)."""
+    cubed = op("mul", op("mul", x, x), x)
+    inner = scaled(op("add", x, scaled(cubed, 0.044715)), math.sqrt(2.0 / math.pi))
+    return op("mul", scaled(x, 0.5), plus(op("tanh", inner), 1.0))
+
+
+def sigmoid(x: Expr) -> Expr:
+    """The logistic function."""
+    return op("sigmoid", x)
+
+
+def silu(x: Expr) -> Expr:
+    """x·sigmoid(x)."""
+    return op("mul", x, sigmoid(x))
+
+
+def softplus(x: Expr, beta: float = 1.0, threshold: float = 20.0) -> Expr:
+    """log(1 + exp(beta·x)) / beta, linear above the threshold."""
+    steep = scaled(x, beta)
+    soft = op("div", op("log1p", op("exp", steep)), const_like(beta, x))
+    return op("where", op("gt", steep, const_like(threshold, x)), x, soft)
+
+
+def hardsigmoid(x: Expr) -> Expr:
+    """relu6(x + 3) / 6."""
+    return op("div", clamp(plus(x, 3.0), const_like(0, x), const_like(6, x)), const_like(6, x))
+
+
+def hardswish(x: Expr) -> Expr:
+    """x·relu6(x + 3) / 6."""
+    return op("div", op("mul", x, clamp(plus(x, 3.0), const_like(0, x), const_like(6, x))), const_like(6, x))
