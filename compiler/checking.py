@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from ullage.errors import InputError
 from ullage.options import CompileOptions
+from ullage.plan.plan import Plan
 from ullage.reference import Reference, Tensors, as_tensor, open_reference, relative_error
 
 _FACTOR = 4.0
@@ -61,28 +63,43 @@ def check(artifact: Path, model: str, input_file: Path | None, tolerance: float 
     from ullage.arrays import read_arrays
     from ullage.runtime.load import load
 
-    runner = load(artifact)
-    try:
-        reference = open_reference(model, CompileOptions())
-        inputs = (
-            reference.inputs() if input_file is None else _named(read_arrays(input_file, _names(reference)), reference)
-        )
-        results = dict(runner.run(inputs))
+    with load(artifact) as runner:
+        plan = runner.plan.raw
+        arrays = None if input_file is None else read_arrays(input_file, [info.name for info in plan.inputs])
+        reference = _reference(model, input_specs(plan, arrays))
+        inputs = reference.inputs() if arrays is None else _named(arrays, reference)
+        results = runner.run(inputs)
         ours = {spec.name: as_tensor(results[spec.name], spec.dtype) for spec in reference.captured.outputs}
         return compare(ours, reference.run(inputs), reference.run(inputs, torch.float64), tolerance)
-    finally:
-        runner.close()
 
 
-def _names(reference: Reference) -> list[str]:
-    return [spec.name for spec in reference.captured.inputs]
+def input_specs(plan: Plan, arrays: Mapping[str, Any] | None) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of every input: as in `arrays`, else the largest that the artifact takes."""
+    upper = {dim.name: dim.maximum for dim in plan.dimensions}
+    return {
+        info.name: (info.dtype, info.shape_at(upper) if arrays is None else tuple(arrays[info.name].shape))
+        for info in plan.inputs
+        if arrays is None or info.name in arrays
+    }
 
 
-def _named(arrays: dict[str, Any], reference: Reference) -> Tensors:
-    missing = [name for name in _names(reference) if name not in arrays]
+def _reference(model: str, specs: dict[str, tuple[str, tuple[int, ...]]]) -> Reference:
+    """The model captured at the artifact's shapes: a factory's own inputs where they fit, else inputs after `specs`."""
+    if Path(model).is_dir():
+        return open_reference(model, CompileOptions(input_specs=specs))
+    reference = open_reference(model, CompileOptions())
+    own = {spec.name: tuple(spec.shape) for spec in reference.captured.inputs}
+    if own == {name: shape for name, (_, shape) in specs.items()} or Path(model).exists():
+        return reference
+    return open_reference(model, CompileOptions(input_specs=specs))
+
+
+def _named(arrays: Mapping[str, Any], reference: Reference) -> Tensors:
+    specs = reference.captured.inputs
+    missing = [spec.name for spec in specs if spec.name not in arrays]
     if missing:
         raise InputError(f"the input file lacks {', '.join(missing)}; it has {', '.join(arrays)}.")
-    return {spec.name: as_tensor(arrays[spec.name], spec.dtype) for spec in reference.captured.inputs}
+    return {spec.name: as_tensor(arrays[spec.name], spec.dtype) for spec in specs}
 
 
 def compare(ours: Tensors, framework: Tensors, truth: Tensors, tolerance: float | None) -> CheckResult:
