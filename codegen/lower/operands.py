@@ -74,8 +74,3 @@ def channels_contiguous(view: View) -> bool:
 def anything(view: View) -> bool:
     """No requirement."""
     return True
-
-
-def contiguous(view: View) -> bool:
-    """Row-major without gaps."""
-    return view.contiguous

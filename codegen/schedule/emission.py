@@ -20,7 +20,6 @@ from ullage.codegen.lower.operands import (
     Requirement,
     anything,
     channels_contiguous,
-    contiguous,
     either_contiguous,
     inner_contiguous,
 )
@@ -96,7 +95,7 @@ class Emission:
 
     def _gather(self, node: Node) -> None:
         table, ids = node_of(node.args[0]), node_of(node.args[1])
-        source = self._operand(ids, contiguous)
+        source = self._operand(ids, self._gathers_by)
         name = self.weights.pool.table(str(table.target))
         out = self.memory.realise(node)
         if not out.contiguous:
@@ -104,6 +103,10 @@ class Emission:
         self.launches.steps.append(Gather(
             node.name, name, _whole(source, "r"), _ids_dtype(source), _whole(out, "w"), to_size(numel(source.shape)),
         ))  # fmt: skip
+
+    def _gathers_by(self, view: View) -> bool:
+        """Indices are read by the runtime, which reads storages only: constant ones are copied first."""
+        return view.contiguous and any(view.storage == s.name for s in self.memory.storages)
 
     def _operands(self, anchor: Node) -> Operands:
         first, second = node_of(anchor.args[0]), node_of(anchor.args[1])
