@@ -14,9 +14,8 @@ _MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 
 
 def cache_folder() -> Path:
-    """`$ULLAGE_CACHE`, or `ullage` in the user's cache folder."""
-    own = os.environ.get("ULLAGE_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ullage"
+    """`ullage` in the user's cache folder (`$XDG_CACHE_HOME`, or `~/.cache`)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ullage"
 
 
 def file_system(path: Path) -> str:

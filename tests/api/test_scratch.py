@@ -29,20 +29,19 @@ def test_a_folder_can_be_removed_at_once() -> None:
 
 
 def test_memory_file_systems_are_avoided(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("ULLAGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(scratch, "file_system", lambda path: "ext4" if path == tmp_path / "cache" else "tmpfs")
-    assert disk_folder() == tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(scratch, "file_system", lambda path: "ext4" if path == tmp_path / "ullage" else "tmpfs")
+    assert disk_folder() == tmp_path / "ullage"
     monkeypatch.setattr(scratch, "file_system", lambda path: "tmpfs")
     with pytest.raises(UllageError, match="TMPDIR"):
         disk_folder()
 
 
 def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ULLAGE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert cache_folder() == Path("/somewhere/ullage")
-    monkeypatch.setenv("ULLAGE_CACHE", "/elsewhere")
-    assert cache_folder() == Path("/elsewhere")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "ullage"
 
 
 @pytest.mark.skipif(not Path("/proc/mounts").exists(), reason="needs /proc/mounts")

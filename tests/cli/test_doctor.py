@@ -14,7 +14,7 @@ from ullage.cli import main
 @pytest.fixture
 def small_measurements(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty cache and measurements of a few megabytes."""
-    monkeypatch.setenv("ULLAGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(doctor, "_READ_BYTES", 8 << 20)
     monkeypatch.setattr(doctor, "_FILE_BYTES", 4 << 20)
     monkeypatch.setattr(doctor, "_BLOCK_BYTES", 1 << 20)
@@ -28,7 +28,8 @@ def test_json_is_one_document(small_measurements: Path, capsys: pytest.CaptureFi
     assert found["memory_bytes"] > 1 << 28
     assert found["isa"] in ("avx512", "avx2", "generic")
     assert all(rate > 0 for rate in found["rates"].values())
-    assert list((small_measurements / "cache").iterdir()) == [small_measurements / "cache" / "rates.json"]
+    folder = small_measurements / "cache" / "ullage"
+    assert list(folder.iterdir()) == [folder / "rates.json"]
 
 
 def test_rates_are_measured_once(small_measurements: Path, monkeypatch: pytest.MonkeyPatch) -> None:
