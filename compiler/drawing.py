@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -47,19 +48,29 @@ def _stays(plan: Plan, names: Sequence[str]) -> Iterator[Region]:
     A block that is read for the next call stays to the end, and from the beginning to its first use there.
     """
     end = max(0, len(plan.commands) - 1)
+    reads, uses = _reads_and_uses(plan)
     for block, info in enumerate(plan.blocks):
         if info.resident:
             continue
-        reads = [i for i, c in enumerate(plan.commands) if isinstance(c, Read) and c.block == block]
-        uses = [i for i, c in enumerate(plan.commands) if block in _used_blocks(c)]
         label = f"{names[info.constant]} tiles {info.first_tile}–{info.first_tile + info.tiles - 1}"
-        bounds = [-1, *reads, end + 1]
-        for opened, closed in pairwise(bounds):
-            used = [i for i in uses if opened < i < closed]
+        for opened, closed in pairwise([-1, *reads[block], end + 1]):
+            used = [i for i in uses[block] if opened < i < closed]
             if opened < 0 and not used:
                 continue
             last = used[-1] if used else end
             yield Region(label, "streamed", info.offset, info.bytes, max(0, opened), last)
+
+
+def _reads_and_uses(plan: Plan) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+    """Positions of the commands that read, and that use, each block."""
+    reads: dict[int, list[int]] = defaultdict(list)
+    uses: dict[int, list[int]] = defaultdict(list)
+    for position, command in enumerate(plan.commands):
+        if isinstance(command, Read):
+            reads[command.block].append(position)
+        for block in _used_blocks(command):
+            uses[block].append(position)
+    return reads, uses
 
 
 def _used_blocks(command: Command) -> list[int]:
