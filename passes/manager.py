@@ -22,6 +22,20 @@ class Rewrite:
     error: float = 0.0
 
 
+def summarise(rewrites: Sequence[Rewrite]) -> list[Rewrite]:
+    """Rewrites of one kind as one, in order of first appearance; `where` counts them, `error` is the largest."""
+    kinds: dict[tuple[str, str], list[Rewrite]] = {}
+    for rewrite in rewrites:
+        kinds.setdefault((rewrite.pass_name, rewrite.what), []).append(rewrite)
+    return [
+        Rewrite(*kind, _places([r.where for r in same]), max(r.error for r in same)) for kind, same in kinds.items()
+    ]
+
+
+def _places(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
 @dataclass(slots=True)
 class RewriteLog:
     """Collects rewrites and hands out fuel: after `fuel` rewrites (None: no limit) every further one is denied."""

@@ -13,6 +13,7 @@ from ullage.passes.clean.index_facts import Comparison, IndexFacts
 from ullage.passes.clean.rules import Match, RuleTable
 from ullage.passes.clean.sizes import reshape_to
 from ullage.passes.edit import Editor, args_of, argument, is_call, is_one, same_size, shape_of, value_of
+from ullage.passes.fuse.attention_scores import uniform_number
 
 aten = torch.ops.aten
 WORK_BYTES = 64 * 1024 * 1024
@@ -105,7 +106,7 @@ def plain_mask(edit: Editor, node: Node) -> Match | None:
 
 
 def _kind_of(edit: Editor, mask: Node, queries: Any, keys: Any) -> str | None:
-    fact = IndexFacts().of(mask)
+    fact = IndexFacts().of(excluding_condition(mask, _EXCLUDES) or mask)
     if isinstance(fact, Comparison) and fact.is_causal(len(shape_of(mask))):
         return "causal"
     value = constant_value(edit, mask)
@@ -118,6 +119,16 @@ def _kind_of(edit: Editor, mask: Node, queries: Any, keys: Any) -> str | None:
         return "nothing"
     is_whole = tuple(keep.shape[-2:]) == (queries, keys)
     return "causal" if is_whole and bool((keep == torch.ones_like(keep).tril()).all()) else None
+
+
+def excluding_condition(mask: Node, least: float) -> Node | None:
+    """`c` of an added mask `where(c, 0, v)` with `v` at most `least`, seen through an expand of it."""
+    while is_call(mask, aten.expand.default):
+        mask = args_of(mask)[0]
+    if not is_call(mask, aten.where.self) or uniform_number(args_of(mask)[1]) != 0:
+        return None
+    fill = uniform_number(args_of(mask)[2])
+    return args_of(mask)[0] if fill is not None and fill <= least else None
 
 
 def constant_value(edit: Editor, node: Node) -> torch.Tensor | None:
@@ -166,6 +177,16 @@ def _with_mask(edit: Editor, parts: list[Any], options: dict[str, Any], mask: No
     return _call(edit, [*parts[:3], mask, *parts[4:]], options)
 
 
+def condition_as_mask(edit: Editor, node: Node) -> Match | None:
+    """A mask that adds 0 or -inf says which scores to keep."""
+    parts, options = _parts(node)
+    mask = parts[3]
+    condition = excluding_condition(mask, -math.inf) if mask is not None else None
+    if condition is None or len(shape_of(condition)) != len(shape_of(mask)):
+        return None
+    return Match("spell an excluding mask with booleans", lambda: _with_mask(edit, parts, options, condition))
+
+
 def narrow_mask(edit: Editor, node: Node) -> Match | None:
     """Attention broadcasts its mask itself."""
     parts, options = _parts(node)
@@ -177,6 +198,6 @@ def narrow_mask(edit: Editor, node: Node) -> Match | None:
 
 CALL_RULES: RuleTable = {
     aten.scaled_dot_product_attention.default: (
-        spelled, four_dimensions, shared_heads, plain_mask, boolean_mask, narrow_mask,
+        spelled, four_dimensions, shared_heads, plain_mask, boolean_mask, condition_as_mask, narrow_mask,
     ),
 }  # fmt: skip

@@ -7,7 +7,7 @@ that goes straight into arithmetic is better off with that arithmetic in the epi
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import ClassVar
 
@@ -77,8 +77,7 @@ def _splits_last(source: Node, view: Node) -> bool:
 
 def _merge(edit: Editor, group: list[Node]) -> None:
     at = edit.at(group[0])
-    weights = [at.constant(args_of(node)[1]) for node in group]
-    weight = at.add_constant(recipes.concatenate([ref for ref in weights if ref is not None], 0))
+    weight = _stacked(at, [ref for node in group if (ref := at.constant(args_of(node)[1])) is not None])
     merged = at.call(aten.linear.default, args_of(group[0])[0], weight, _merged_bias(at, group))
     dim = len(shape_of(merged)) - 1
     stops = list(accumulate(weight_rows(args_of(node)[1]) for node in group))
@@ -93,7 +92,11 @@ def _merged_bias(edit: Editor, group: list[Node]) -> Node | None:
     if all(bias is None for bias in biases):
         return None
     refs = [_bias_or_zeros(edit, node, bias) for node, bias in zip(group, biases, strict=True)]
-    return edit.add_constant(recipes.concatenate(refs, 0))
+    return _stacked(edit, refs)
+
+
+def _stacked(edit: Editor, refs: list[ConstantRef]) -> Node:
+    return edit.add_constant(replace(recipes.concatenate(refs, 0), name=f"{refs[0].name}+{len(refs) - 1}"))
 
 
 def _bias_or_zeros(edit: Editor, node: Node, bias: Node | None) -> ConstantRef:

@@ -19,7 +19,7 @@ from ullage.graph.show import show
 from ullage.graph.verify import IllegalGraph
 from ullage.passes.edit import Editor, calls, is_call
 from ullage.passes.instruments import Dump, Timing, Verify
-from ullage.passes.manager import Pass, PassManager, RewriteLog, bisect, parse_pipeline
+from ullage.passes.manager import Pass, PassManager, Rewrite, RewriteLog, bisect, parse_pipeline, summarise
 from ullage.passes.pipelines import KNOWN, PIPELINES, parse, passes_of, run_clean
 
 aten = torch.ops.aten
@@ -162,6 +162,12 @@ class Forget(Pass):
 
     def run(self, model: CapturedModel, log: RewriteLog) -> None:
         next(calls(model.module.graph)).meta.pop("val")
+
+
+def test_summary_counts_rewrites_of_one_kind() -> None:
+    done = [Rewrite("a", "x", "n1"), Rewrite("b", "x", "n2"), Rewrite("a", "x", "n3", 0.5), Rewrite("a", "y", "n4")]
+    wanted = [Rewrite("a", "x", "n1 and 1 more", 0.5), Rewrite("b", "x", "n2"), Rewrite("a", "y", "n4")]
+    assert summarise(done) == wanted
 
 
 def test_verify_names_the_pass_that_broke_the_graph() -> None:
