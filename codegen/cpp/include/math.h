@@ -521,8 +521,47 @@ template <int N> ULL_FN ull_f64<N> ull_sigmoid(ull_f64<N> x) {
 }
 
 /* ---- two arguments ----------------------------------------------------------------------------------------- */
+/* log2 of positive finite floats in double precision, about 2^-44 off; -inf at 0, inf at inf. */
+template <int M> ULL_FN ull_f64<M> ull_log2_wide(ull_f32<M> x) {
+    const ull_split<M> s = ull_split_exponent<M>(x);
+    const ull_f64<M> f = ull_to_f64<M>(s.f), t = f / (f + 2.0), z = t * t;
+    const ull_f64<M> p = ull_poly<M>(z,
+        0.19235933878519512, 0.22195308321368667, 0.2623081892525388, 0.3205988979753252, 0.4121985831111324,
+        0.5770780163555853, 0.9617966939259756, 2.8853900817779268);
+    const ull_f64<M> y = ull_fma<M>(t, p, ull_to_f64<M>(s.k));
+    const ull_f64<M> inf = ull_splat<M>(__builtin_inf());
+    return ull_select<M>(x == 0.0f, -inf, ull_select<M>(x == __builtin_inff(), inf, y));
+}
+/* 2^z rounded once to float; z beyond the range of float gives 0 or inf. */
+template <int M> ULL_FN ull_f32<M> ull_exp2_wide(ull_f64<M> z) {
+    z = ull_raw_min<M>(ull_splat<M>(200.0), ull_raw_max<M>(ull_splat<M>(-200.0), z));
+    const ull_f64<M> magic = ull_splat<M>(0x1.8p52), u = z + magic, r = z - (u - magic);
+    const ull_f64<M> p = ull_poly<M>(r,
+        1.0178086009239696e-07, 1.3215486790144305e-06, 1.5252733804059838e-05, 0.00015403530393381606,
+        0.0013333558146428441, 0.009618129107628477, 0.055504108664821576, 0.2402265069591007, 0.6931471805599453,
+        1.0);
+    return ull_to_f32<M>(ull_bits<ull_f64<M>>(ull_bits<ull_i64v<M>>(p) + (ull_bits<ull_i64v<M>>(u) << 52)));
+}
+template <int N> ULL_FN ull_f32<N> ull_pow_positive(ull_f32<N> x, ull_f32<N> y) {
+    if constexpr (2 * N <= ULL_LANES || N == 2) return ull_exp2_wide<N>(ull_to_f64<N>(y) * ull_log2_wide<N>(x));
+    else
+        return ull_join<N>(ull_pow_positive<N / 2>(ull_low_half<N>(x), ull_low_half<N>(y)),
+                           ull_pow_positive<N / 2>(ull_high_half<N>(x), ull_high_half<N>(y)));
+}
 template <int N> ULL_FN ull_f32<N> ull_pow(ull_f32<N> x, ull_f32<N> y) {
-    return ull_each<N>(x, y, [](float a, float b) { return (float)__builtin_pow((double)a, (double)b); });
+    if constexpr (N == 1) return ull_pow<4>(ull_splat<4>(x), ull_splat<4>(y))[0];
+    else {
+        const ull_f32<N> a = ull_abs_f32<N>(x), inf = ull_splat<N>(__builtin_inff()), one = ull_splat<N>(1.0f);
+        const ull_f32<N> r = ull_pow_positive<N>(a, y);
+        const ull_f32<N> half = y * 0.5f;
+        const ull_m<N> whole = ull_trunc<N>(y) == y, odd = whole & (ull_trunc<N>(half) != half);
+        const ull_f32<N> signed_r = ull_select<N>(odd, ull_mulsign<N>(r, x), r);
+        const ull_m<N> undefined = (x < 0.0f) & (a < inf) & ~whole;
+        const ull_m<N> unknown = (x != x) | (y != y);
+        const ull_f32<N> known = ull_select<N>(undefined | unknown, ull_nan<N>(), signed_r);
+        const ull_m<N> is_one = (x == 1.0f) | (y == 0.0f) | ((a == 1.0f) & (ull_abs_f32<N>(y) == inf));
+        return ull_select<N>(is_one, one, known);
+    }
 }
 template <int N> ULL_FN ull_f64<N> ull_pow(ull_f64<N> x, ull_f64<N> y) {
     return ull_each<N>(x, y, [](double a, double b) { return __builtin_pow(a, b); });

@@ -495,6 +495,12 @@ template <int N, class V> ULL_FN auto ull_high_half(V x) {
     else if constexpr (N == 8) return __builtin_shufflevector(x, x, 4, 5, 6, 7);
     else return __builtin_shufflevector(x, x, 2, 3);
 }
+template <int N, class V> ULL_FN auto ull_join(V low, V high) {
+    if constexpr (N == 16)
+        return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    else if constexpr (N == 8) return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+    else return __builtin_shufflevector(low, high, 0, 1, 2, 3);
+}
 /* Lanes folded pairwise, upper half onto lower half, down to one value. */
 template <int N, class V, class F> ULL_FN auto ull_fold(V x, F f) {
     if constexpr (N == 1) return x;

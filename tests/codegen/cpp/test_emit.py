@@ -88,7 +88,9 @@ def _in_domain(made: Case, name: str) -> Case:
 def test_every_operator_on_every_dtype() -> None:
     cases = operator_cases()
     assert len(cases) > 250
-    check_cases(cases, tolerance=4e-6)
+    check_cases(cases, isas=ISAS[:1], tolerance=4e-6)
+    for offset, isa in enumerate(ISAS[1:]):
+        check_cases(cases[offset::4], isas=[isa], tolerance=4e-6)
 
 
 def test_every_cast() -> None:

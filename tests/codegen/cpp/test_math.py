@@ -63,6 +63,15 @@ def test_two_argument_functions_at_special_values(op: str) -> None:
         assert ulps(run_binary(op, a, b, isa), wanted).max() <= 1
 
 
+def test_powers_are_rounded_once() -> None:
+    rng = np.random.default_rng(1)
+    a = rng.uniform(0, 3, 4096).astype(np.float32)
+    b = rng.uniform(-90, 90, 4096).astype(np.float32)
+    wanted = np.power(a.astype(np.float64), b.astype(np.float64))
+    for isa in ISAS:
+        assert ulps(run_binary("pow", a, b, isa), wanted).max() < 0.51
+
+
 def test_integer_division_never_traps() -> None:
     a = np.array([-(2**31), 2**31 - 1, 7, -7, 7, -7, 0, 5], np.int32)
     b = np.array([-1, 0, 2, 2, -2, -2, 0, 0], np.int32)
