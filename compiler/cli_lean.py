@@ -73,8 +73,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _timed_runs(runner: Runner, inputs: Mapping[str, Any], repeat: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The last outputs, and the figures of all runs: times one by one, bytes and stalls added up."""
-    all_stats, outputs = [], {}
+    all_stats, outputs = [], dict[str, Any]()
     for _ in range(repeat):
+        outputs.clear()  # so that one set of results exists at a time
         outputs = runner.run(inputs)
         all_stats.append(runner.stats())
     return outputs, {

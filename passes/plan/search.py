@@ -41,6 +41,16 @@ class Choice:
     tables_first: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Score:
+    """What a draft is judged by: its peak, predicted seconds, rank among drafts, and number of launches and blocks."""
+
+    peak_bytes: int
+    seconds: float
+    rank: tuple[float, ...]
+    size: int
+
+
 @dataclass(frozen=True)
 class Search:
     """Drafts of one problem between the least one and the all-resident one.
@@ -53,26 +63,38 @@ class Search:
     least: Draft
     resident: Draft
     fixed_bytes: int
-    _drafts: dict[Choice, Draft | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _scores: dict[Choice, _Score | None] = field(default_factory=dict, init=False, repr=False, compare=False)
     _costs: dict[tuple[int, Style], _ReadCosts] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def best(self, budget_bytes: int) -> Draft:
         """The draft with the least predicted time whose peak is within the budget."""
-        best, effort, idle = self.least, 0, 0
+        best, chosen, effort, idle = self._score(self.least), None, 0, 0
         for choice in self._choices(budget_bytes):
-            if self.least_seconds(choice) >= best.prediction.seconds:
+            if self.least_seconds(choice) >= best.seconds:
                 continue
-            found = self._draft(choice)
+            found = self._scored(choice)
             if found is None:
                 continue
-            size = len(found.cut.shots) + len(found.cut.chunks)
-            effort, idle = effort + size, idle + size
-            if self._peak_bytes(found) <= budget_bytes and found.rank < best.rank:
-                idle = 0 if found.prediction.seconds < best.prediction.seconds * (1 - _WORTHWHILE) else idle
-                best = found
+            effort, idle = effort + found.size, idle + found.size
+            if found.peak_bytes <= budget_bytes and found.rank < best.rank:
+                idle = 0 if found.seconds < best.seconds * (1 - _WORTHWHILE) else idle
+                best, chosen = found, choice
             if effort >= _EFFORT or idle >= _PATIENCE:
                 break
-        return best
+        made = self.least if chosen is None else self._draft(chosen)
+        assert made is not None
+        return made
+
+    def _scored(self, choice: Choice) -> _Score | None:
+        """The score of a draft; scores are kept for later budgets, drafts are not, since they are large."""
+        if choice not in self._scores:
+            made = self._draft(choice)
+            self._scores[choice] = None if made is None else self._score(made)
+        return self._scores[choice]
+
+    def _score(self, made: Draft) -> _Score:
+        size = len(made.cut.shots) + len(made.cut.chunks)
+        return _Score(self._peak_bytes(made), made.prediction.seconds, made.rank, size)
 
     def _peak_bytes(self, what: Draft) -> int:
         return align(what.arena_and_table_bytes + self.fixed_bytes, DIRECT_IO_BYTES)
@@ -124,11 +146,9 @@ class Search:
         return max(self.resident.prediction.seconds + traffic, costs.least_seconds(streamed))
 
     def _draft(self, choice: Choice) -> Draft | None:
-        if choice not in self._drafts:
-            space = self._space(choice.space_bytes)
-            pins = choose(space, self._economy, choice.pin_step * self._pin_bytes, choice.style, choice.tables_first)
-            self._drafts[choice] = None if pins is None else draft(cut(space, pins, choice.style), True)
-        return self._drafts[choice]
+        space = self._space(choice.space_bytes)
+        pins = choose(space, self._economy, choice.pin_step * self._pin_bytes, choice.style, choice.tables_first)
+        return None if pins is None else draft(cut(space, pins, choice.style), True)
 
     def _space(self, size: int) -> Space:
         return Space(self.problem, self.packing, size)
