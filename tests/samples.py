@@ -199,7 +199,10 @@ def _matmul() -> list[Sample]:
         Sample("matmul_epilogue", lambda a, b, c: F.relu(a @ b + c), (floats(2, 9, 17), floats(2, 17, 5), floats(5))),
         Sample("einsum", lambda a, b: torch.einsum("bij,bkj->bik", a, b), (floats(2, 5, 7), floats(2, 9, 7))),
         Sample("outer", torch.outer, (floats(9), floats(11))),
-        Sample("attention", F.scaled_dot_product_attention, (floats(2, 3, 19, 8), floats(2, 3, 27, 8), floats(2, 3, 27, 8))),
+        Sample(
+            "attention", F.scaled_dot_product_attention,
+            (floats(2, 3, 19, 8), floats(2, 3, 27, 8), floats(2, 3, 27, 8)),
+        ),
         Sample(
             "attention_causal", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
             (floats(1, 2, 33, 16), floats(1, 2, 33, 16), floats(1, 2, 33, 16)),

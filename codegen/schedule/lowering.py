@@ -19,7 +19,7 @@ from ullage.codegen.lower.operands import (
 from ullage.codegen.lower.region import Output, lower_loops
 from ullage.codegen.lower.table import TABLE, node_of
 from ullage.codegen.lower.templates import ATTENTION, CONVOLUTION, LINEAR, anchor_of, lower_template
-from ullage.codegen.lower.values import View
+from ullage.codegen.lower.values import NotFusable, View
 from ullage.codegen.lower.views import lower_view, root, view_source
 from ullage.codegen.schedule.memory import plain_view
 from ullage.codegen.schedule.weights import Weights
@@ -55,7 +55,7 @@ class TrialLowering:
 
     def __call__(self, nodes: Sequence[Node], outputs: Sequence[Node], kind: str) -> None:
         """Lower and throw away; raises NotFusable if the nodes do not make one kernel."""
-        operands = self._operands(anchor_of(nodes)) if kind == "template" else None
+        operands = self._operands(_fed_from_outside(nodes)) if kind == "template" else None
         lower_group(nodes, [(n, plain_view(n)) for n in outputs], operands, _plain_or_view, self.dim_max)
 
     def _operands(self, anchor: Node) -> Operands:
@@ -68,6 +68,14 @@ class TrialLowering:
         if anchor.target is ATTENTION:
             return AttentionOperands(x, plain_view(second), plain_view(node_of(anchor.args[2])), None)
         return ProductOperands(x, plain_view(second))
+
+
+def _fed_from_outside(nodes: Sequence[Node]) -> Node:
+    """The anchor; NotFusable if it would read a tensor that its own epilogue computes (epilogues see one element)."""
+    anchor = anchor_of(nodes)
+    if any(isinstance(a, Node) and root(a) in nodes for a in anchor.args[:2]):
+        raise NotFusable("a template's operand must be in memory")
+    return anchor
 
 
 def _plain_or_view(node: Node) -> View | None:
