@@ -13,17 +13,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import torch
 
 from ullage.arrays import read_arrays, write_arrays
 from ullage.bench_worker import SYSTEMS, Job
 from ullage.budget import format_bytes
 from ullage.checking import compare
+from ullage.checking import input_specs as input_specs_of
 from ullage.errors import InputError
 from ullage.facts import seconds_text
 from ullage.flow import convert
 from ullage.options import CompileOptions, InputSpecs
 from ullage.reference import Reference, Tensors, as_tensor, open_reference, relative_error
+from ullage.runtime.load import load
+from ullage.runtime.tensors import numpy_dtype
 from ullage.scratch import Scratch
 from ullage.target import available_threads
 
@@ -133,24 +137,35 @@ def bench(
     unknown = [name for name in names if name not in SYSTEMS]
     if unknown:
         raise InputError(f"--against {', '.join(unknown)}: unknown; there are {', '.join(SYSTEMS)}.")
-    options = CompileOptions(budget=budget, input_specs=input_specs, progress=True)
     scratch = Scratch()
-    is_artifact = Path(subject).suffix == ".ullage"
-    model = reference if is_artifact else subject
-    if model is None:
-        raise InputError(f"{subject} is an artifact; --reference MODEL names the model that it is compared with.")
+    is_artifact, model = Path(subject).suffix == ".ullage", reference or subject
+    if is_artifact and reference is None:
+        return _alone(Path(subject), budget, names, scratch.path, rounds)
+    options = CompileOptions(budget=budget, input_specs=input_specs, progress=True)
     artifact = Path(subject) if is_artifact else scratch.path / "model.ullage"
     if not is_artifact:
-        convert(model, options, artifact)
+        convert(subject, options, artifact)
     truth = open_reference(model, options)
     inputs = truth.inputs()
     write_arrays(scratch.path / "inputs.npz", {name: as_array(tensor) for name, tensor in inputs.items()})
-    names_out = tuple(spec.name for spec in truth.captured.outputs)
+    outputs = tuple(spec.name for spec in truth.captured.outputs)
     jobs = [
-        Job(name, model, str(artifact), budget, input_specs, names_out, str(scratch.path), available_threads())
+        Job(name, model, str(artifact), budget, input_specs, outputs, str(scratch.path), available_threads())
         for name in dict.fromkeys(["ullage", *names])
     ]
     return _judge(run_rounds(jobs, rounds), truth, inputs, scratch.path)
+
+
+def _alone(artifact: Path, budget: str | None, others: Sequence[str], folder: Path, rounds: int) -> Table:
+    """Only the artifact, on inputs of ones: without its model there is nothing for other systems to run."""
+    with load(artifact, budget) as runner:
+        plan = runner.plan.raw
+    specs = input_specs_of(plan, None)
+    write_arrays(folder / "inputs.npz", {name: np.ones(shape, numpy_dtype(t)) for name, (t, shape) in specs.items()})
+    job = Job("ullage", "", str(artifact), budget, None, (), str(folder), available_threads())
+    rows = run_rounds([job], rounds)
+    skipped = [Row(name, "skipped: --reference MODEL names the model to run") for name in dict.fromkeys(others)]
+    return Table((*rows, *skipped), all(row.status == "ok" for row in rows))
 
 
 def as_array(tensor: torch.Tensor) -> Any:

@@ -75,6 +75,7 @@ def _options(
     sparsify: str | None,
     inputs: list[str] | None,
     dynamic: list[str] | None,
+    calibration: Path | None = None,
 ) -> CompileOptions:
     return CompileOptions(
         budget=budget,
@@ -82,6 +83,7 @@ def _options(
         accuracy=_accuracy(accuracy),
         quantize=quantize,
         sparsify=sparsify,
+        calibration=None if calibration is None else [str(calibration)],
         input_specs=parse_inputs(inputs or ()),
         dynamic_shapes=parse_ranges(dynamic or ()),
         progress=True,
@@ -112,9 +114,7 @@ def convert(
     as_json: Json = False,
 ) -> int:
     """Capture, rewrite, generate code, write one file."""
-    options = _options(budget, target, accuracy, quantize, sparsify, inputs, dynamic)
-    if calibration is not None:
-        raise UllageError("--calibration judges lossy rewrites, which this version does not have; leave it out.")
+    options = _options(budget, target, accuracy, quantize, sparsify, inputs, dynamic, calibration)
     _check_writable(output)
     from ullage.flow import convert as run
 

@@ -48,7 +48,7 @@ class CompileOptions:
             raise InputError(f"target {self.target!r} has no device memory to limit; give ram= or a number of bytes.")
 
     def _refuse_lossy(self) -> None:
-        asked = [name for name in ("quantize", "sparsify") if getattr(self, name) is not None]
+        asked = [name for name in ("quantize", "sparsify", "calibration") if getattr(self, name) is not None]
         if isinstance(self.accuracy, bool) or not isinstance(self.accuracy, int | float | str):
             raise InputError(f"accuracy must be 'exact' or a relative error, found {self.accuracy!r}.")
         if isinstance(self.accuracy, str) and self.accuracy != "exact":
@@ -58,7 +58,7 @@ class CompileOptions:
         if asked:
             raise UllageError(
                 f"{', '.join(asked)} asks for lossy rewrites, which this version does not have; "
-                "use accuracy='exact' without quantize and sparsify."
+                "use accuracy='exact' without quantize, sparsify and calibration."
             )
 
     @cached_property

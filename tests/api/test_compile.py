@@ -213,6 +213,7 @@ def test_dynamic_shapes_are_one_plan() -> None:
         ({"accuracy": 0.01}, ullage.UllageError),
         ({"quantize": "int8"}, ullage.UllageError),
         ({"sparsify": "2:4"}, ullage.UllageError),
+        ({"calibration": [torch.ones(1)]}, ullage.UllageError),
     ],
 )
 def test_options_are_checked_at_once(options: dict[str, Any], error: type[Exception]) -> None:

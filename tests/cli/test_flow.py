@@ -174,6 +174,28 @@ def test_bench_runs_systems_side_by_side(capsys: pytest.CaptureFixture[str]) -> 
     assert found["rows"][0]["bytes_read"] >= 0
 
 
+def test_bench_of_an_artifact_alone(capsys: pytest.CaptureFixture[str], perceptron_artifact: Path) -> None:
+    code, found = ullage(capsys, "bench", perceptron_artifact, "--rounds", "2")
+    assert code == 0
+    assert [row["status"].split(":")[0] for row in found["rows"]] == ["ok", "skipped"]
+    assert found["rows"][0]["bytes_read"] > 0
+
+
+def test_dynamic_dimensions(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    artifact = tmp_path / "m.ullage"
+    assert ullage(capsys, "convert", FACTORY, "-o", artifact, "--dynamic", "x.0=1..8", "--budget", "2MiB")[0] == 0
+    shape = ullage(capsys, "inspect", artifact)[1]["inputs"][0]["shape"]
+    assert isinstance(shape[0], str)
+    assert shape[1] == 256
+    for rows in (1, 3, 8):
+        np.save(tmp_path / "x.npy", np.ones((rows, 256), np.float32))
+        found = ullage(capsys, "run", artifact, "--input", tmp_path / "x.npy")[1]
+        assert [o["shape"] for o in found["outputs"]] == [[rows, 256], [rows, 256]]
+    np.save(tmp_path / "x.npy", np.ones((9, 256), np.float32))
+    assert main(["run", str(artifact), "--input", str(tmp_path / "x.npy")]) == 2
+    assert "1..8" in capsys.readouterr().err
+
+
 def test_bench_says_what_is_missing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
