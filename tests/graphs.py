@@ -189,7 +189,7 @@ def _uniform(make: Maker) -> Node:
 
 def _constant(make: Maker) -> Node:
     x = make.pick()
-    shape = [n if make.draw(st.booleans()) else 1 for n in shape_of(x)]
+    shape = [int(n) if make.draw(st.booleans()) else 1 for n in shape_of(x)]
     weight = make.constant(*shape)
     view = make.edit.call(aten.permute.default, make.edit.call(aten.neg.default, weight), _swap(len(shape)))
     back = make.edit.call(aten.permute.default, view, _swap(len(shape)))

@@ -182,7 +182,7 @@ def condition_as_mask(edit: Editor, node: Node) -> Match | None:
     parts, options = _parts(node)
     mask = parts[3]
     condition = excluding_condition(mask, -math.inf) if mask is not None else None
-    if condition is None or len(shape_of(condition)) != len(shape_of(mask)):
+    if mask is None or condition is None or len(shape_of(condition)) != len(shape_of(mask)):
         return None
     return Match("spell an excluding mask with booleans", lambda: _with_mask(edit, parts, options, condition))
 

@@ -47,7 +47,7 @@ class MergeLinear(Pass):
         edit.remove_dead()
 
     def _is_candidate(self, edit: Editor, node: Node) -> bool:
-        _, weight, bias = (*args_of(node), None)[:3]
+        weight, bias = argument(node, "weight"), argument(node, "bias")
         constants = edit.constant(weight) is not None and (bias is None or edit.constant(bias) is not None)
         is_private = set(weight.users) == {node} and weight_rows(weight) >= self.outputs
         return constants and is_private and all(_is_free(node, user) for user in node.users)
