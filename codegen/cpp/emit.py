@@ -8,9 +8,10 @@ from hashlib import blake2b
 
 from ullage.codegen.cpp import ops
 from ullage.codegen.cpp.blocks import Lane
-from ullage.codegen.cpp.schedule import TILE, Schedule, Tasks, schedule, tasks
+from ullage.codegen.cpp.schedule import TILE, Schedule, schedule
 from ullage.codegen.cpp.scope import Scope
 from ullage.codegen.cpp.stages import stage_inside, stages_along
+from ullage.codegen.cpp.tasks import Tasks, tasks
 from ullage.codegen.cpp.tiles import TILE_HEADER, walk_tile
 from ullage.codegen.cpp.vector_loops import known_extent, lane_loop
 from ullage.codegen.kernel import Kernel

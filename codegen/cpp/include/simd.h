@@ -180,6 +180,14 @@ template <class T, int N> ULL_FN ull_v<T, N> ull_load_n(const T *p, ull_i64 n) {
 #else
     if constexpr (N == 1) return *p;
     else {
+#if defined(__AVX2__)
+        if constexpr (sizeof(T) == 4 && N == 8) {
+            ull_v<T, 8> r;
+            const ull_v<T, 8> &m = *(const ull_v<T, 8> *)p;
+            __asm__("vmaskmovps %2, %1, %0" : "=x"(r) : "x"(ull_lanes_below<8>(n)), "m"(m));
+            return r;
+        }
+#endif
         T t[N] = {};
         for (ull_i64 l = 0; l < n; ++l) t[l] = p[l];
         return ull_load<T, N>(t);
@@ -192,6 +200,13 @@ template <class T, int N> ULL_FN void ull_store_n(T *p, ull_v<T, N> x, ull_i64 n
 #else
     if constexpr (N == 1) *p = x;
     else {
+#if defined(__AVX2__)
+        if constexpr (sizeof(T) == 4 && N == 8) {
+            ull_v<T, 8> &m = *(ull_v<T, 8> *)p;
+            __asm__("vmaskmovps %2, %1, %0" : "+m"(m) : "x"(ull_lanes_below<8>(n)), "x"(x));
+            return;
+        }
+#endif
         T t[N];
         ull_store<T, N>(t, x);
         for (ull_i64 l = 0; l < n; ++l) p[l] = t[l];
