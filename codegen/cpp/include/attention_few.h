@@ -7,22 +7,18 @@
 
 template <class C> constexpr int ATT_FEW_STRIDE = (C::D + ATT_LANES - 1) / ATT_LANES * ATT_LANES;
 
-/* Asks for LANES rows one after the other: no hardware prefetch follows the transposing loads, which jump between rows. */
+/* Asks for LANES rows one after the other: hardware does not foresee the transposing loads, which jump between rows. */
 template <int N, class T> ULL_FN void att_few_prefetch(const T *rows, ull_i64 stride) {
     for (int i = 0; i < ATT_LANES; ++i)
         for (int x = 0; x < N; x += 64 / (int)sizeof(T)) __builtin_prefetch(rows + i * stride + x, 0, 2);
 }
 
-/* LANES keys, head elements x..x+LANES, as [head element][key] in registers; what is missing is zero. */
+/* LANES keys, head elements x..x+LANES, as [head element][key] in registers; missing keys repeat the last one. */
 template <class C>
 ULL_FN void att_few_keys(const AttTask<C> &t, const typename C::K::memory *k, ull_i64 keys, int x, ull_vec32 *r) {
     ATT_UNROLL
-    for (int i = 0; i < ATT_LANES; ++i) r[i] = ull_vec32{};
-    if (keys >= ATT_LANES) {
-        ATT_UNROLL
-        for (int i = 0; i < ATT_LANES; ++i) r[i] = att_load_piece<typename C::K, C::D>(k + i * t.p.k.position, x);
-    } else
-        for (int i = 0; i < keys; ++i) r[i] = att_load_piece<typename C::K, C::D>(k + i * t.p.k.position, x);
+    for (int i = 0; i < ATT_LANES; ++i)
+        r[i] = att_load_piece<typename C::K, C::D>(k + (i < keys ? i : keys - 1) * t.p.k.position, x);
     ull_transpose(r);
 }
 

@@ -13,8 +13,9 @@ template <class C> static void att_load_bias(const AttTask<C> &t, ull_i64 first,
             continue;
         }
         for (ull_i64 row = 0; row < t.rows; row += ATT_LANES) {
-            ull_vec32 r[ATT_LANES] = {};
-            for (ull_i64 i = 0; i < ATT_LANES && row + i < t.rows; ++i)
+            ull_vec32 r[ATT_LANES];
+            ATT_UNROLL
+            for (int i = 0; i < ATT_LANES; ++i)
                 r[i] = att_bias<typename C::M>(att_mask_row(t, row + i, first + x), t.p.mask_key, n);
             ull_transpose(r);
             ATT_UNROLL

@@ -85,7 +85,8 @@ ULL_FN void dw_columns(const DwRun<C> &run, ull_i64 output, const F &finish) {
 /* ---- two output rows at once ------------------------------------------------------------------------------- */
 /* Sums of 2 × COLS outputs whose kernel rows are all inside the image: every input is loaded once, `run.x` is at the
    first kernel row, `run.row_stride` one input row; the order of each sum is that of `dw_sums`. */
-template <class C, class R, int COLS, bool EDGE, bool TAIL> ULL_FN void dw_pair_sums(const DwRun<C> &run, ull_vec32 *sum) {
+template <class C, class R, int COLS, bool EDGE, bool TAIL>
+ULL_FN void dw_pair_sums(const DwRun<C> &run, ull_vec32 *sum) {
     constexpr int N = ULL_LANES, SPAN = (COLS - 1) * C::STRIDE + (C::KW - 1) * C::DILATION + 1;
     ull_vec32 weight[R::KH * C::KW];
     DW_UNROLL

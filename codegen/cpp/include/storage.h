@@ -42,7 +42,8 @@ struct ull_float16 {
 struct ull_keep_mask {
     typedef ull_u8 memory;
     ULL_FN ull_vec32 bias(ull_v<ull_u8, ULL_LANES> kept) {
-        return ull_select<ULL_LANES>(ull_from_bool<ULL_LANES>(kept), ull_vec32{}, ull_splat<ULL_LANES>(-__builtin_inff()));
+        const ull_vec32 never = ull_splat<ULL_LANES>(-__builtin_inff());
+        return ull_select<ULL_LANES>(ull_from_bool<ULL_LANES>(kept), ull_vec32{}, never);
     }
     ULL_FN ull_vec32 load(const memory *p) { return bias(ull_load<ull_u8, ULL_LANES>(p)); }
     ULL_FN ull_vec32 load(const memory *p, ull_i64 n) { return bias(ull_load_n<ull_u8, ULL_LANES>(p, n)); }
@@ -84,7 +85,7 @@ template <> struct ull_lanes_upto<16> {
     typedef ull_lane_list<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15> list;
 };
 
-/* Lanes without bit S come from the lower row of a pair, those with it from the upper one; HIGH takes the other halves. */
+/* Lanes without bit S come from the lower row of a pair, the others from the upper; HIGH takes the other halves. */
 template <int S, bool HIGH, int... L> ULL_FN ull_vec32 ull_exchange(ull_vec32 a, ull_vec32 b, ull_lane_list<L...>) {
     constexpr int N = ULL_LANES;
     return __builtin_shufflevector(a, b, (L & S ? L + N - (HIGH ? 0 : S) : L + (HIGH ? S : 0))...);

@@ -79,7 +79,7 @@ def _mask_mode(spec: Attention) -> str:
 def _thread_bytes(spec: Attention, lanes: int) -> int:
     """What `att_task` of attention.h hands out."""
     rows, padded_head = 3 * lanes, -(-spec.head_dim // lanes) * lanes
-    floats = rows * (4 + KEY_BLOCK + spec.head_dim + spec.value_dim) + padded_head * lanes
+    floats = rows * (4 + KEY_BLOCK + padded_head + spec.value_dim)
     floats += KEY_BLOCK * ((spec.k.dtype != "float32") * spec.head_dim + (spec.v.dtype != "float32") * spec.value_dim)
     floats += {"ATT_NO_MASK": 0, "ATT_KEY_MASK": KEY_BLOCK, "ATT_FULL_MASK": KEY_BLOCK * rows}[_mask_mode(spec)]
     return -(-(2 * rows * 8 + floats * 4) // 64) * 64

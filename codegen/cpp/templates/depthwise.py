@@ -61,7 +61,7 @@ class _Plan:
         """Lengths of runs, longest first: even ones where the width is known, else a ladder down to one."""
         width = known(self.spec.out_w)
         if width is None:
-            return tuple(c for c in (8, 4, 2, 1) if c <= longest)
+            return tuple(c for c in (8, 4, 1) if c <= longest)
         most = -(-width // -(-width // longest))
         return (most, width % most) if width % most else (most,)
 

@@ -17,6 +17,7 @@ from ullage.target import Target
 
 TARGETS = host_targets()
 ON_ALL = pytest.mark.parametrize("target", TARGETS, ids=str)
+ON_ENDS = pytest.mark.parametrize("target", {TARGETS[0]: 0, TARGETS[-1]: 0}, ids=str)
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16", torch.bool: "bool"}
 LOWEST = torch.finfo(torch.float32).min
 
@@ -139,8 +140,8 @@ def test_shapes_are_close_to_float64(target: Target, queries: int, keys: int) ->
     assert_close(c, run(c, target))
 
 
-@ON_ALL
-@pytest.mark.parametrize(("queries", "keys"), [(1, 70), (9, 70), (20, 130), (101, 77)])
+@ON_ENDS
+@pytest.mark.parametrize(("queries", "keys"), [(1, 70), (101, 77)])
 def test_constant_sizes_give_the_same_bits(target: Target, queries: int, keys: int) -> None:
     c = case(queries, keys)
     assert torch.equal(run(replace(c, dynamic=False), target), run(c, target))
@@ -154,7 +155,7 @@ def test_any_head_and_value_dimension(target: Target, head: int, value: int) -> 
         assert_close(c, run(c, target))
 
 
-@ON_ALL
+@ON_ENDS
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_storage(target: Target, dtype: torch.dtype) -> None:
     for queries, keys in ((2, 90), (50, 90)):
@@ -162,7 +163,7 @@ def test_half_storage(target: Target, dtype: torch.dtype) -> None:
         assert_close(c, run(c, target))
 
 
-@ON_ALL
+@ON_ENDS
 @pytest.mark.parametrize("kv_heads", [1, 2])
 def test_grouped_query_heads(target: Target, kv_heads: int) -> None:
     for queries in (1, 2, 37):
@@ -190,7 +191,7 @@ MASKS = {
 }
 
 
-@ON_ALL
+@ON_ENDS
 @pytest.mark.parametrize("shape", MASKS)
 @pytest.mark.parametrize("kind", ["keep", "inf", "lowest", "transposed"])
 def test_masks_broadcast(target: Target, shape: str, kind: str) -> None:
