@@ -6,6 +6,7 @@ A graph has values and no strides: layout-only operators disappear, and `meta["v
     single result  native_layer_norm, native_group_norm, _native_batch_norm_legit_no_training, _fused_rms_norm,
                    max_pool2d_with_indices -> layer_norm, group_norm, batch_norm, rms_norm, max_pool2d where only
                    the first result is used
+    extremes       max.dim, min.dim -> amax and argmax, amin and argmin
     creation       scalar_tensor, full_like -> full; arange* -> arange.start_step; a dtype always, never a device
     reductions     over all dimensions: the form that lists them (mean.dim, sum.dim_IntList, amax, amin, any.dims)
     sizes          -1 in reshape and expand is filled in where the shape is static
@@ -112,6 +113,22 @@ def _single_result(op: Callable[..., Any], arguments: Callable[[Node], tuple[Any
     return rewrite
 
 
+def _extreme_along(value: Callable[..., Any], position: Callable[..., Any]) -> Rewrite:
+    """max.dim and min.dim, which give values and positions: one operator for each result that is used."""
+
+    def rewrite(graph: Graph, node: Node) -> None:
+        source, dim, *keep = node.args
+        for use in list(node.users):
+            first = use.args[1] == 0
+            with graph.inserting_before(use):
+                single = graph.call_function(value if first else position, (source, [dim] if first else dim, *keep))
+            single.meta = dict(use.meta)
+            use.replace_all_uses_with(single)
+            graph.erase_node(use)
+
+    return rewrite
+
+
 def _layer_norm_arguments(node: Node) -> tuple[Any, ...]:
     x, shape, weight, bias, eps = node.args
     return (x, shape, weight, bias, eps)
@@ -185,6 +202,8 @@ _FORMS: dict[Any, Rewrite] = {
     aten.amin.default: _reduce_all(aten.amin.default),
     aten.max.default: _reduce_all(aten.amax.default),
     aten.min.default: _reduce_all(aten.amin.default),
+    aten.max.dim: _extreme_along(aten.amax.default, aten.argmax.default),
+    aten.min.dim: _extreme_along(aten.amin.default, aten.argmin.default),
     aten.any.default: _reduce_all(aten.any.dims),
     aten.any.dims: _reduce_all(aten.any.dims),
     aten.scalar_tensor.default: _to_full,

@@ -1,0 +1,47 @@
+"""bfloat16 and float16 models through the whole flow: at most twice eager's own distance from float64."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from tests.codegen.schedule.models import VOCABULARY, Decoder, Encoder, convolutions
+from tests.codegen.schedule.scheduling import Tensors
+from tests.codegen.schedule.whole_flow import budgets, error, prepared, results, running, tensors
+
+
+def case(name: str, dtype: torch.dtype) -> tuple[nn.Module, Tensors]:
+    """A model in a half type and inputs for it."""
+    torch.manual_seed(0)
+    ids = torch.randint(0, VOCABULARY, (2, 12))
+    models: dict[str, tuple[nn.Module, Tensors]] = {
+        "decoder": (Decoder(), (ids,)),
+        "encoder": (Encoder(), (ids, (torch.arange(12) < torch.tensor([[12], [7]])).long())),
+        "images": (convolutions(), (torch.randn(2, 3, 17, 17).to(dtype),)),
+    }
+    module, inputs = models[name]
+    return module.eval().requires_grad_(False).to(dtype), inputs
+
+
+def widened(inputs: Tensors) -> Tensors:
+    """The inputs with floats as float64."""
+    return tuple(x.double() if x.is_floating_point() else x for x in inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["decoder", "encoder", "images"])
+def test_half_models_are_as_close_to_the_truth_as_eager(name: str, dtype: torch.dtype) -> None:
+    module, inputs = case(name, dtype)
+    truth = tensors(copy.deepcopy(module).double()(*widened(inputs)))
+    eager = tensors(module(*inputs))
+    model = prepared(module, inputs)
+    least, _, most = budgets(model)
+    for budget in (least, most):
+        with running(model, budget) as runner:
+            found = results(runner, inputs)
+        assert [x.dtype for x in found] == [dtype] * len(truth)
+        for ours, theirs, exact in zip(found, eager, truth, strict=True):
+            assert error(ours, exact) <= 2 * error(theirs, exact)
