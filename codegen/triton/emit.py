@@ -166,7 +166,7 @@ class _Emitter:
         for i, buffer in enumerate(self.local):
             count = p.value(buffer.elements or Const(1)).text
             p.line(f"local{i} = s{i} + x * {count}")
-            p.buffers[buffer.name] = f"local{i}"
+            p.buffers[buffer.name], p.pointer_axes[buffer.name] = f"local{i}", _X
 
     def _total(self, loops: tuple[Loop, ...]) -> str:
         count = points(loops)

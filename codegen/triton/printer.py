@@ -35,12 +35,14 @@ class Printer:
     """Builds the body of one kernel.
 
     `buffers` maps buffer names to pointer text, `changing` names the buffers that the kernel writes (their loads are
-    never moved or shared across statements). `masks` maps an axis to the name of its lane mask.
+    never moved or shared across statements). `pointer_axes` gives the axes along which a buffer's own pointer varies,
+    `masks` maps an axis to the name of its lane mask.
     """
 
     def __init__(self, buffers: Mapping[str, str], changing: Axes) -> None:
         self.buffers = dict(buffers)
         self.changing = changing
+        self.pointer_axes: dict[str, Axes] = {}
         self.masks: dict[str, str] = {}
         self.blocks: list[Block] = []
         self._count = 0
@@ -107,7 +109,8 @@ class Printer:
             known = self.blocks[0].memo.get(key)
             return known or self.name(ops.literal(expr.value, expr.dtype), frozenset(), 0, key)
         parts = [self._visit(c) for c in children(expr)]
-        axes = frozenset[str]().union(*(p.axes for p in parts))
+        own = self.pointer_axes.get(expr.buffer, frozenset()) if isinstance(expr, Load) else frozenset[str]()
+        axes = own.union(*(p.axes for p in parts))
         depth = max((p.depth for p in parts), default=0)
         if self._reads_changing(expr):
             return self.name(self._text(expr, parts, axes), axes, self.depth, ("changing", id(expr)))
@@ -139,7 +142,7 @@ class Printer:
             masks.append(parts[1].text)
         if not masks:
             return ops.loaded(f"tl.load({pointer})", load.dtype)
-        if axes and not parts[0].axes:
+        if axes and not parts[0].axes and load.buffer not in self.pointer_axes:
             pointer = f"{pointer} + tl.zeros_like({parts[1].text}.to(tl.int64))"
         other = _other_text(load)
         return ops.loaded(f"tl.load({pointer}, mask={' & '.join(masks)}, other={other})", load.dtype)

@@ -147,7 +147,7 @@ def test_constant_sizes_give_the_same_bits(target: Target, queries: int, keys: i
     assert torch.equal(run(replace(c, dynamic=False), target), run(c, target))
 
 
-@ON_ALL
+@ON_ENDS
 @pytest.mark.parametrize(("head", "value"), [(1, 1), (33, 17), (80, 7)])
 def test_any_head_and_value_dimension(target: Target, head: int, value: int) -> None:
     for queries in (2, 30):

@@ -389,6 +389,13 @@ def test_launch_description() -> None:
     assert scratch.name == "tmp" and scratch.bytes.evaluate({"N": 6, "M": 40}) == 6 * 40 * 4
 
 
+def test_scratch_of_missing_points_is_not_read() -> None:
+    """Each outer point has its own scratch, so every access needs the mask of outer points too."""
+    lines = emit_triton(local_case().kernel).source.splitlines()
+    reads = [line for line in lines if "tl.load(local0" in line]
+    assert reads and all("xmask" in line for line in reads)
+
+
 def test_equal_kernels_share_a_symbol_and_others_do_not() -> None:
     assert emit_triton(softmax()) == emit_triton(softmax())
     assert emit_triton(softmax()).symbol != emit_triton(softmax(), Blocks(1, (8, 8, 8), 4)).symbol
