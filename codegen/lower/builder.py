@@ -7,7 +7,21 @@ from dataclasses import dataclass
 
 from torch.fx import Node
 
-from ullage.codegen.loops.ir import Buffer, Expr, Load, Loop, Reduce, ReduceOp, Ref, Scan, Stage, Statement, Store, walk
+from ullage.codegen.loops.ir import (
+    Buffer,
+    Expr,
+    Load,
+    Loop,
+    Reduce,
+    ReduceOp,
+    Ref,
+    Scan,
+    ScanOp,
+    Stage,
+    Statement,
+    Store,
+    walk,
+)
 from ullage.codegen.lower.index import ONE, ZERO, IndexMath
 from ullage.codegen.lower.shapes import Index, Shape, contiguous_strides, numel
 from ullage.codegen.lower.values import Lazy, NotFusable, View, cast, compute_dtype
@@ -147,11 +161,11 @@ class Builder:
         self.append(loops, (Reduce(name, op, value), *extra))
         return Ref(name, dtype)
 
-    def scan(self, op: str, value: Expr, loops: tuple[Loop, ...], dtype: str, store: Callable[[Ref], Store]) -> None:
+    def scan(self, op: ScanOp, value: Expr, loops: tuple[Loop, ...], dtype: str, store: Callable[[Ref], Store]) -> None:
         """Append a running reduction and the store that keeps it."""
         name = self.fresh("t")
         ref = Ref(name, dtype)
-        self.stages.append(Stage(loops, (Scan(name, op, value), store(ref))))  # type: ignore[arg-type]
+        self.stages.append(Stage(loops, (Scan(name, op, value), store(ref))))
 
     def append(self, loops: tuple[Loop, ...], body: tuple[Statement, ...]) -> None:
         """Append statements; they join the stage before if it has the same loops and they read none of its results."""

@@ -15,6 +15,7 @@ from ullage.codegen.loops.ir import (
     Loop,
     LoopKernel,
     Reduce,
+    ScanOp,
     Stage,
     Store,
     Var,
@@ -79,7 +80,7 @@ def _lower_scan(builder: Builder, nodes: Sequence[Node], outputs: Sequence[Outpu
     index, loops = builder.reduce_space(source.shape, (dim,))
     view = outputs[0][1]
     dtype = compute_dtype(view.dtype)
-    kind = "sum" if "cumsum" in str(scan.target) else "prod"
+    kind: ScanOp = "sum" if "cumsum" in str(scan.target) else "prod"
     if not loops:
         builder.append((), (builder.store(view, index, cast(source.at(index), dtype)),))
         return

@@ -11,8 +11,10 @@ from torch import nn
 
 from tests.codegen.schedule.models import VOCABULARY, Decoder, Encoder, convolutions, perceptron
 from tests.codegen.schedule.scheduling import Tensors
-from tests.codegen.schedule.whole_flow import budgets, error, prepared, results, running, tensors
+from tests.codegen.schedule.whole_flow import artifact, budgets, error, prepared, results, tensors
 from ullage.errors import InputError
+from ullage.runtime.load import load
+from ullage.runtime.runner import Runner
 
 Ranges = dict[str, dict[int, tuple[int, int]]]
 
@@ -75,16 +77,23 @@ def test_every_shape_at_every_budget(name: str) -> None:
     model = prepared(module, case.inputs(*case.sizes[1]), case.ranges)
     examples = [case.inputs(*size) for size in case.sizes]
     first: dict[int, Tensors] = {}
-    for budget in budgets(model):
-        with running(model, budget) as runner:
-            for number, inputs in enumerate([*examples, examples[0]]):
-                found = results(runner, inputs)
-                _check(found, tensors(module(*inputs)))
-                bits = first.setdefault(number % len(examples), found)
-                assert all(torch.equal(a, b) for a, b in zip(bits, found, strict=True))
-            for wrong in case.wrong:
-                with pytest.raises(InputError):
-                    runner(*wrong)
+    with artifact(model) as path:
+        for budget in budgets(model):
+            with load(path, budget) as runner:
+                assert runner.plan.peak_bytes["ram"] <= budget
+                _check_shapes(runner, module, examples, first)
+                for wrong in case.wrong:
+                    with pytest.raises(InputError):
+                        runner(*wrong)
+
+
+def _check_shapes(runner: Runner, module: nn.Module, examples: list[Tensors], first: dict[int, Tensors]) -> None:
+    """Each example and the first one again: eager's result, and the same bits as at other budgets."""
+    for number, inputs in enumerate([*examples, examples[0]]):
+        found = results(runner, inputs)
+        _check(found, tensors(module(*inputs)))
+        bits = first.setdefault(number % len(examples), found)
+        assert all(torch.equal(a, b) for a, b in zip(bits, found, strict=True))
 
 
 def _check(found: Tensors, expected: Tensors) -> None:

@@ -31,7 +31,17 @@ def logic(_: Any, a: torch.Tensor, b: torch.Tensor) -> Tensors:
 
 def extremes(_: Any, a: torch.Tensor) -> Tensors:
     """Reductions of integers."""
-    return a.sum(), a.amax(-1), a.amin(0), a.argmax(-1), a.prod(0), a.cumsum(1), a.flip(1), *a.max(-1), *a.min(0, keepdim=True)
+    return (
+        a.sum(),
+        a.amax(-1),
+        a.amin(0),
+        a.argmax(-1),
+        a.prod(0),
+        a.cumsum(1),
+        a.flip(1),
+        *a.max(-1),
+        *a.min(0, keepdim=True),
+    )
 
 
 def casts(_: Any, a: torch.Tensor) -> Tensors:
@@ -66,7 +76,7 @@ def test_exact(name: str) -> None:
     run, inputs = CASES[name]
     module = Function(run, numbers=torch.arange(10) * 7, flags=torch.arange(10) % 3 == 0)
     model = prepared(module, inputs)
-    with running(model, model.minimum_bytes) as runner:
+    with running(model) as runner:
         found = results(runner, inputs)
     for number, (ours, wanted) in enumerate(zip(found, tensors(module(*inputs)), strict=True)):
         assert ours.dtype == wanted.dtype and torch.equal(ours, wanted), f"result {number}"

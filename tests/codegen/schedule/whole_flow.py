@@ -34,13 +34,19 @@ def budgets(model: Prepared) -> tuple[int, int, int]:
 
 
 @contextmanager
-def running(model: Prepared, budget: int) -> Iterator[Runner]:
-    """The model loaded from an artifact that was written for a budget."""
+def artifact(model: Prepared) -> Iterator[Path]:
+    """A file with the model's plans, from the least budget to everything in memory."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.ullage"
-        model.write(model.plan(budget), path)
-        with load(path, budget) as runner:
-            yield runner
+        model.write(model.plan(budgets(model)[1]), path)
+        yield path
+
+
+@contextmanager
+def running(model: Prepared) -> Iterator[Runner]:
+    """The model loaded from a file, at its least budget."""
+    with artifact(model) as path, load(path, model.minimum_bytes) as runner:
+        yield runner
 
 
 def results(runner: Runner, inputs: Tensors) -> Tensors:
