@@ -45,6 +45,7 @@ KERNELS_PER_FILE = 24
 PARALLEL_COMPILERS = 2
 _REMEDY = "install g++ or clang++, set CXX, or `pip install ziglang`"
 _ERROR_LINES = 12
+_LEAST_VERSIONS = ((r"clang version (\d+)", 16), (r"^(?:g\+\+|gcc|c\+\+)\S* \(.*\) (\d+)\.", 12))
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -101,7 +102,11 @@ def _known(command: tuple[str, ...], search: str | None) -> Compiler:
         raise ToolchainError(f"the C++ compiler {' '.join(command)!r} does not exist; {_REMEDY}.")
     full = (program, *command[1:])
     result = _run([*full, "--version"], f"{' '.join(full)} does not run")
-    return Compiler(full, result.splitlines()[0] if result else "unknown")
+    version = result.splitlines()[0] if result else "unknown"
+    for pattern, least in _LEAST_VERSIONS:
+        if (match := re.search(pattern, version)) and int(match.group(1)) < least:
+            raise ToolchainError(f"{version!r} is too old, version {least} is the least that works; {_REMEDY}.")
+    return Compiler(full, version)
 
 
 def compile_objects(

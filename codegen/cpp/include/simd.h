@@ -495,7 +495,7 @@ template <int N> ULL_FN ull_f64<N> ull_abs_f64(ull_f64<N> x) {
 }
 /* -1, 0 or 1; NaN gives 0 as in torch. */
 template <int N, class V> ULL_FN V ull_sign(V x) {
-    const V zero = x - x, one = zero + 1;
+    const V zero{}, one = zero + 1;
     return x > 0 ? one : x < 0 ? -one : zero;
 }
 

@@ -63,6 +63,26 @@ def test_two_argument_functions_at_special_values(op: str) -> None:
         assert ulps(run_binary(op, a, b, isa), wanted).max() <= 1
 
 
+def test_one_argument_operators_at_special_values() -> None:
+    """Infinities, NaN and signed zeros through the operators that are not elementary functions."""
+    x = np.array(SPECIAL, np.float32)
+    truths = {
+        "sign": np.where(np.isnan(x), 0, np.sign(x)), "abs": np.abs(x), "neg": -x, "isnan": np.isnan(x),
+        "isinf": np.isinf(x),
+    }  # fmt: skip
+    for name, truth in truths.items():
+        dtype = "bool" if truth.dtype == np.bool_ else "float32"
+        store = Store("y", Var("i"), Apply(name, (Load("x", Var("i"), "float32"),), dtype))
+        buffers = (Buffer("x", "float32", "r"), Buffer("y", dtype, "w"))
+        kernel = LoopKernel(buffers, (), (Loop("i", Const(len(x))),), (Stage((), (store,)),))
+        for isa in ISAS:
+            emitted = emit(kernel, target(isa))
+            y = np.zeros(len(x), truth.dtype)
+            loaded = Bare(build_library([emitted], target(isa)))
+            launch(loaded.kernels[0], emitted, {"x": x, "y": y}, {}, one_by_one=False)
+            assert np.array_equal(y, truth, equal_nan=y.dtype != np.bool_), name
+
+
 def test_powers_are_rounded_once() -> None:
     rng = np.random.default_rng(1)
     a = rng.uniform(0, 3, 4096).astype(np.float32)

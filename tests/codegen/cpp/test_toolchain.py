@@ -43,6 +43,15 @@ def test_a_missing_compiler_is_one_line_with_a_remedy(tmp_path: Path, monkeypatc
         find_compiler({"CXX": "nothing-here", "PATH": os.environ["PATH"]})
 
 
+@pytest.mark.parametrize("version", ["g++ (Debian 10.2.1-6) 10.2.1 20210110", "Debian clang version 14.0.6"])
+def test_an_old_compiler_is_refused_with_what_would_do(version: str, tmp_path: Path) -> None:
+    program = tmp_path / "old"
+    program.write_text(f"#!/bin/sh\necho '{version}'\n")
+    program.chmod(0o755)
+    with pytest.raises(ToolchainError, match="too old, version 1[26] is the least"):
+        find_compiler({"CXX": str(program), "PATH": os.environ["PATH"]})
+
+
 def test_cxx_may_hold_flags() -> None:
     found = find_compiler({"CXX": "g++ -pipe", "PATH": os.environ["PATH"]})
     assert found.command[1:] == ("-pipe",) and "g++" in found.command[0]
