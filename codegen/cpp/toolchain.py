@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache as memoised
+from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -168,10 +169,7 @@ def build_library(
 
 def native_sources() -> tuple[Path, ...]:
     """The C++ sources of the executor."""
-    import ullage.runtime.native
-
-    (folder,) = ullage.runtime.native.__path__
-    return tuple(sorted(Path(folder).glob("*.cpp")))
+    return tuple(sorted(Path(str(files("ullage.runtime.native"))).glob("*.cpp")))
 
 
 # ---- compiling ------------------------------------------------------------------------------------------------

@@ -306,3 +306,13 @@ def test_long_sums_stay_close_to_the_truth(columns: bool) -> None:
     made = rows(stages, (Buffer("x", "float32", "r"), Buffer("y", "float32", "w")), count)
     values = np.random.default_rng(0).uniform(0.5, 1.5, count * length).astype(np.float32)
     check_cases([Case(made, {"x": values, "y": np.zeros(count, np.float32)}, {})], precise=True, tolerance=1e-6)
+
+
+def test_a_load_after_a_store_sees_what_was_stored() -> None:
+    i = Var("i")
+    z = Load("z", i, "float32")
+    body = (Store("z", i, op("add", z, Const(1.0, "float32"))), Store("y", i, op("mul", z, z)))
+    kernel = LoopKernel(
+        (Buffer("z", "float32", "rw"), Buffer("y", "float32", "w")), (), (Loop("i", Const(45)),), (Stage((), body),)
+    )
+    check_cases([case(kernel, {"z": 45, "y": 45})], tolerance=0)

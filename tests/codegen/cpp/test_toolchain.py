@@ -48,7 +48,7 @@ def test_an_old_compiler_is_refused_with_what_would_do(version: str, tmp_path: P
     program = tmp_path / "old"
     program.write_text(f"#!/bin/sh\necho '{version}'\n")
     program.chmod(0o755)
-    with pytest.raises(ToolchainError, match="too old, version 1[26] is the least"):
+    with pytest.raises(ToolchainError, match=r"too old, version 1[26] is the least"):
         find_compiler({"CXX": str(program), "PATH": os.environ["PATH"]})
 
 
