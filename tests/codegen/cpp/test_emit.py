@@ -316,3 +316,30 @@ def test_a_load_after_a_store_sees_what_was_stored() -> None:
         (Buffer("z", "float32", "rw"), Buffer("y", "float32", "w")), (), (Loop("i", Const(45)),), (Stage((), body),)
     )
     check_cases([case(kernel, {"z": 45, "y": 45})], tolerance=0)
+
+
+def test_bits_of_a_sum_do_not_depend_on_what_is_cheapest_around_it() -> None:
+    """Much scalar work per row makes vectors of rows attractive; the sum must not change with that."""
+    length = 16
+
+    def heavy(count: int) -> LoopKernel:
+        value: Expr = Ref("s", "float32")
+        for name in ("erf", "tanh", "sin", "exp", "log1p", "cos"):
+            value = op("add", op(name, value), Ref("s", "float32"))
+        stages = (
+            Stage((Loop("c", Const(length)),), (Reduce("s", "sum", Load("x", at(length), "float32")),)),
+            Stage((), (Store("y", Var("r"), Ref("s", "float32")), Store("z", Var("r"), value))),
+        )
+        outputs = (Buffer("y", "float32", "w"), Buffer("z", "float32", "w"))
+        return rows(stages, (Buffer("x", "float32", "r"), *outputs), count)
+
+    row = filled("float32", length, np.random.default_rng(5))
+    for isa in ISAS:
+        results = []
+        for count in (1, 64):
+            emitted = emit(heavy(count), target(isa))
+            arrays = {"x": np.tile(row, count)} | {n: np.zeros(count, np.float32) for n in "yz"}
+            loaded = Bare(build_library([emitted], target(isa)))
+            got = run_emitted(Case(heavy(count), arrays, {}), loaded.kernels[0], emitted)
+            results += [*got["y"]]
+        assert len(set(results)) == 1
