@@ -400,14 +400,13 @@ ZOO: dict[str, Entry] = {
 
 
 def sample(name: str) -> Sample:
-    """The model called `name`, or its tiny variant if the name ends with `_tiny`; KeyError for an unknown name."""
-    base = name.removesuffix("_tiny")
-    return ZOO[base].make(base != name)
+    """The model called `name`, or its tiny variant if the name has `_tiny` added; KeyError for an unknown name."""
+    return ZOO[name].make() if name in ZOO else ZOO[name.removesuffix("_tiny")].make(tiny=True)
 
 
 def __getattr__(name: str) -> Callable[[], tuple[nn.Module, tuple[Any, ...]]]:
     """Factories for the command line: `benchmarks.zoo:resnet50`."""
-    if name.removesuffix("_tiny") not in ZOO:
+    if name not in ZOO and name.removesuffix("_tiny") not in ZOO:
         raise AttributeError(f"the zoo has no {name}; it has {', '.join(ZOO)}")
 
     def factory() -> tuple[nn.Module, tuple[Any, ...]]:
