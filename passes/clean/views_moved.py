@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,6 +29,19 @@ from ullage.passes.edit import (
 aten = torch.ops.aten
 
 
+DEPTH = 8
+"""Elementwise operators between two views that are looked through."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Inverse:
+    """How a view at the end of a chain of elementwise operators undoes views at its beginning."""
+
+    undone: Callable[[Node], Node | None]
+    moved: Callable[[Node], Node]
+    takes: Callable[[Node], bool]
+
+
 def permute_cancels(edit: Editor, node: Node) -> Match | None:
     """`permute(f(permute(x), …))` where both permutes undo each other, over a chain of elementwise operators."""
     order = list(args_of(node)[1])
@@ -39,9 +53,12 @@ def permute_cancels(edit: Editor, node: Node) -> Match | None:
         return source if [inner[d] for d in order] == sorted(order) else None
 
     def moved(operand: Node) -> Node:
-        return edit.call(aten.permute.default, operand, order)
+        shape = shape_of(operand)
+        padded = [*(1,) * (len(order) - len(shape)), *shape]
+        whole = operand if len(padded) == len(shape) else edit.call(aten.reshape.default, operand, padded)
+        return edit.call(aten.permute.default, whole, order)
 
-    return _cancel(edit, node, undone, moved)
+    return _cancel(edit, node, _Inverse(undone, moved, lambda operand: True))
 
 
 def reshape_cancels(edit: Editor, node: Node) -> Match | None:
@@ -53,27 +70,46 @@ def reshape_cancels(edit: Editor, node: Node) -> Match | None:
         source: Node = args_of(operand)[0]
         return source if same_shape(source, node) else None
 
-    return _cancel(edit, node, undone, lambda operand: reshape_to(edit, operand, shape_of(node)))
-
-
-def _cancel(
-    edit: Editor, node: Node, undone: Callable[[Node], Node | None], moved: Callable[[Node], Node]
-) -> Match | None:
     inner = args_of(node)[0]
-    if not is_elementwise(inner) or len(inner.users) != 1:
-        return None
-    operands = [n for n in inner.all_input_nodes if is_tensor(n)]
-    shaped = [n for n in operands if shape_of(n)]
-    sources = {n: source for n in shaped if (source := undone(n)) is not None}
-    rest = [n for n in shaped if n not in sources]
-    is_whole = all(same_shape(n, inner) for n in shaped)
-    if not sources or not is_whole or any(edit.constant(n) is None for n in rest):
-        return None
+    inverse = _Inverse(
+        undone, lambda operand: reshape_to(edit, operand, shape_of(node)), lambda o: same_shape(o, inner)
+    )
+    return _cancel(edit, node, inverse)
 
-    def build() -> Node:
-        return rebuilt(edit, inner, {**sources, **{n: moved(n) for n in rest}})
 
-    return Match("cancel views around an elementwise operator", build)
+def _cancel(edit: Editor, node: Node, inverse: _Inverse) -> Match | None:
+    inner = args_of(node)[0]
+    if not is_elementwise(inner) or not _cancelled(edit, inner, inner, inverse, DEPTH):
+        return None
+    return Match("cancel views around elementwise operators", lambda: _redone(edit, inner, inverse))
+
+
+def _cancelled(edit: Editor, node: Node, whole: Node, inverse: _Inverse, depth: int) -> int:
+    """How many views disappear below a node of the chain; 0 if the chain cannot be redone without them."""
+    if not is_elementwise(node) or depth == 0 or len(node.users) != 1 or not same_shape(node, whole):
+        return 0
+    total = 0
+    for operand in _shaped_operands(node):
+        if edit.constant(operand) is not None and inverse.takes(operand):
+            continue
+        found = 1 if inverse.undone(operand) is not None else _cancelled(edit, operand, whole, inverse, depth - 1)
+        if not found:
+            return 0
+        total += found
+    return total
+
+
+def _shaped_operands(node: Node) -> list[Node]:
+    return [n for n in node.all_input_nodes if is_tensor(n) and shape_of(n)]
+
+
+def _redone(edit: Editor, node: Node, inverse: _Inverse) -> Node:
+    source = inverse.undone(node)
+    if source is not None:
+        return source
+    if edit.constant(node) is not None:
+        return inverse.moved(node)
+    return rebuilt(edit, node, {operand: _redone(edit, operand, inverse) for operand in _shaped_operands(node)})
 
 
 def rebuilt(edit: Editor, node: Node, operands: dict[Node, Node]) -> Node:
