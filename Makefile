@@ -7,7 +7,7 @@
 PYTHON ?= python3
 EXTRAS ?= compile,hf,gpu,dev
 TORCH ?= torch==2.13.0
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -1,7 +1,7 @@
 """Memory of a conversion: resident bytes of this process after each stage, for MiniLM's folder at 16 MiB.
 
-`python -m benchmarks.converting`. The first stage imports the libraries and exports a one-line module, so that what torch
-loads lazily is not counted as the conversion's.
+`python -m benchmarks.converting`. The first stage imports the libraries and exports a one-line module, so that what
+torch loads lazily is not counted as the conversion's.
 """
 
 from __future__ import annotations
