@@ -33,6 +33,8 @@ from ullage.runtime.library import Library, code_bytes
 from ullage.target import Target
 
 Progress = Callable[[str, float], None]
+_LADDER_RUNGS = 5
+"""Plans that an artifact holds for other budgets than its own: each takes a fraction of a second to make."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class Prepared:
         self.options.report("done", 1.0)
 
     def _ladder(self, plan: Plan) -> tuple[Plan, ...]:
-        others = [p for p in self.planner.ladder() if p.peak_bytes != plan.peak_bytes]
+        others = [p for p in self.planner.ladder(_LADDER_RUNGS) if p.peak_bytes != plan.peak_bytes]
         return tuple(sorted((plan, *others), key=lambda p: p.peak_bytes))
 
     def _write_constants(self, writer: ArtifactWriter, plan: Plan) -> None:

@@ -143,7 +143,7 @@ def run_limited(
 
 
 def _watch(child: subprocess.Popen[bytes], group: _Group, timeout_seconds: float) -> int:
-    """Wait for the child while sampling its anonymous memory; kills it at the time limit. Returns the highest sample."""
+    """Wait for the child while sampling its anonymous memory; kills it at the time limit. The highest sample."""
     peaks, done = [0], threading.Event()
 
     def sample() -> None:

@@ -119,7 +119,8 @@ class _Emitter:
         for i, name in enumerate(self.kernel.dims):
             scope.line(f"const ull_i64 {name} = args->n[{i}];")
             scope.bind(name, name)
-        argument, offset = 0, Const(0)
+        argument = 0
+        offset: Expr = Const(0)
         for b in self.kernel.buffers:
             kind, name = ops.STORAGE[b.dtype], scope.buffers[b.name]
             const = "const " if b.access == "r" else ""

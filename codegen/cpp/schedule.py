@@ -154,7 +154,7 @@ def _locals_stay(kernel: LoopKernel, lane: str) -> bool:
 
     loads = (e for stage in kernel.stages for e in _stage_nodes(stage) if isinstance(e, Load) and e.buffer in names)
     stores = (s for stage in kernel.stages for s in stage.body if isinstance(s, Store) and s.buffer in names)
-    return all(same(x.index) for x in (*loads, *stores))
+    return all(same(x.index) for x in loads) and all(same(x.index) for x in stores)
 
 
 def _tile(kernel: LoopKernel, lane: str, rows: tuple[Loop, ...]) -> Loop | None:

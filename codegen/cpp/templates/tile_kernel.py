@@ -48,7 +48,7 @@ class Names:
         return pointers + [f"const ull_i64 {name} = args->n[{i}];" for i, name in enumerate(self.dims.values())]
 
 
-def check_operands(spec: Spec, operands: Sequence[str], target: Target) -> None:
+def check_operands(spec: Gemm | Conv2d, operands: Sequence[str], target: Target) -> None:
     """Raise InputError unless operands and weight are floats that are kept as such and panels are whole vectors."""
     dtypes = {buffer.name: buffer.dtype for buffer in spec.buffers if buffer.name in operands}
     wrong = {name: dtype for name, dtype in dtypes.items() if dtype not in STORAGE_STRUCT}
