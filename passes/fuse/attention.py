@@ -6,6 +6,7 @@
     heads    repeated key and value heads (unsqueeze, expand, reshape) become `enable_gqa=True`
     masks    all-true and all-zero masks disappear, causal ones become `is_causal=True`
 
+A row that `where(…, -inf)` excludes as a whole gives 0, as attention defines it, and not NaN.
 The canonical call is `(q, k, v, mask or None, 0.0, is_causal)` with `scale` as a float and, if needed, `enable_gqa`.
 `explain` says why a softmax was left alone.
 """

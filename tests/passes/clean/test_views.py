@@ -137,6 +137,13 @@ def test_an_expand_stays_where_it_gives_the_shape() -> None:
     assert after_views(make, (1, 3), (4, 1))[1] == ["add.Tensor"]
 
 
+def test_an_expand_stays_where_it_gives_the_rank() -> None:
+    def make(edit: Editor, x: Node, y: Node) -> Node:
+        return edit.call(aten.add.Tensor, *(edit.call(aten.expand.default, t, [3, 3]) for t in (x, y)))
+
+    assert after_views(make, (3,), (3,))[1].count("expand") == 1
+
+
 def test_an_expand_moves_behind_what_works_on_it_alone() -> None:
     def make(edit: Editor, x: Node) -> Node:
         wide = edit.call(aten.expand.default, x, [4, 3])
