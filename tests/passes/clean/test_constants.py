@@ -37,7 +37,7 @@ def boxes(draw: Any, shape: tuple[int, ...]) -> Box:
     return tuple(slice(a, draw(st.integers(a, n))) for a, n in zip(starts, shape, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(st.data(), st.integers(0, 2), st.integers(1, 4))
 def test_any_box_of_a_stepped_constant(data: st.DataObject, dim: int, step: int) -> None:
     tensor = values(3, 5, 4)
@@ -47,7 +47,7 @@ def test_any_box_of_a_stepped_constant(data: st.DataObject, dim: int, step: int)
     assert ref.shape == tuple(whole.shape) and torch.equal(ref.read(box), whole[box])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_box_of_an_elementwise_recipe_reads_only_what_it_needs(data: st.DataObject) -> None:
     table, row, scalar = values(3, 1, 4), values(5, 1), torch.tensor(2.0, dtype=torch.float64)

@@ -111,3 +111,43 @@ def test_small_integers(number: int) -> None:
         after, _ = PassManager(parse(PIPELINE)).run(before)
         (old,), (new,) = run_captured(before, [values]), run_captured(after, [values])
         assert old.dtype == new.dtype and torch.equal(bits(old), bits(new))
+
+
+@pytest.mark.parametrize("number", [2.7, -2.7, 300.0, 0.1, 1e-9])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float16, torch.float32, torch.bool])
+def test_views_and_casts_of_uniform_tensors(number: float, dtype: torch.dtype) -> None:
+    def make(edit: Editor, x: Node) -> Node:
+        full = edit.call(aten.full.default, [1, 5], number, dtype=torch.float64)
+        narrow = edit.call(aten._to_copy.default, edit.call(aten.expand.default, full, [3, 5]), dtype=dtype)
+        back = edit.call(aten._to_copy.default, narrow, dtype=torch.float64)
+        return edit.call(aten.mul.Tensor, edit.call(aten.reshape.default, x, [3, 5]), back)
+
+    assert assert_same_bits(make, torch.float64) in (["reshape", "mul.Tensor"], ["reshape"])
+
+
+@pytest.mark.parametrize(
+    ("pads", "is_inside"),
+    [([1, 1, 2, 2], True), ([1, 1], True), ([0, 1, 0, 1], False), ([-1, -1, 0, 0], False), ([0, 0, 0, 0, 1, 1], False)],
+)
+def test_even_zeros_are_padded_inside_the_convolution(pads: list[int], is_inside: bool) -> None:
+    def make(edit: Editor, x: Node) -> Node:
+        padded = edit.call(aten.constant_pad_nd.default, x, pads, 0.0)
+        channels = 3 if len(pads) < 6 else 5
+        weight = edit.call(aten.full.default, [2, channels, 3, 3], 0.5, dtype=torch.float64)
+        return edit.call(aten.convolution.default, padded, weight, None, [1, 1], [1, 0], [1, 1], False, [0, 0], 1)
+
+    before = build([(1, 3, 6, 6)], make)
+    after, _ = PassManager(parse("simplify")).run(before)
+    x = torch.randn(1, 3, 6, 6, dtype=torch.float64)
+    assert torch.allclose(run_captured(before, [x])[0], run_captured(after, [x])[0])
+    assert ("constant_pad_nd" not in [show_op(n.target) for n in calls(after.module.graph)]) == is_inside
+
+
+def test_other_padding_stays_outside_the_convolution() -> None:
+    def make(edit: Editor, x: Node) -> Node:
+        padded = edit.call(aten.constant_pad_nd.default, x, [1, 1], 2.0)
+        weight = edit.call(aten.full.default, [2, 3, 3, 3], 0.5, dtype=torch.float64)
+        return edit.call(aten.convolution.default, padded, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
+
+    _, rewrites = PassManager(parse("simplify")).run(build([(1, 3, 6, 6)], make))
+    assert rewrites == []
