@@ -129,10 +129,15 @@ def disk_rates(folder: Path) -> tuple[float, float]:
                 file.write(block)
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        large = _read_seconds(path, _BLOCK_BYTES, _FILE_BYTES // _BLOCK_BYTES)
-        return _FILE_BYTES / sum(large), statistics.median(_read_seconds(path, mmap.PAGESIZE, 64))
+        return read_bytes_per_s(path), statistics.median(_read_seconds(path, mmap.PAGESIZE, 64))
     finally:
         path.unlink(missing_ok=True)
+
+
+def read_bytes_per_s(path: Path) -> float:
+    """Bytes per second of one pass over a file in large blocks, one after the other."""
+    count = path.stat().st_size // _BLOCK_BYTES
+    return count * _BLOCK_BYTES / sum(_read_seconds(path, _BLOCK_BYTES, count))
 
 
 def _read_seconds(path: Path, size: int, count: int) -> list[float]:
@@ -141,7 +146,7 @@ def _read_seconds(path: Path, size: int, count: int) -> list[float]:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECT)
     except OSError:
         handle = os.open(path, os.O_RDONLY)
-    stride = _FILE_BYTES // count // mmap.PAGESIZE * mmap.PAGESIZE
+    stride = path.stat().st_size // count // mmap.PAGESIZE * mmap.PAGESIZE
     try:
         with mmap.mmap(-1, size) as block:
             return [_seconds(partial(os.preadv, handle, [block], index * stride)) for index in range(count)]
