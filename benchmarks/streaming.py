@@ -137,8 +137,10 @@ def _report(model: str, about: dict[str, Any], rounds: list[dict[str, Figures]])
         seconds = median(name)
         lines.append(f"  {name:<26} {seconds_text(seconds) if seconds is not None else rounds[0][name].problem}")
     shares = [_share_of_bound(found, about["streamed_bytes_per_run"]) for found in rounds]
-    lines += [f"  bound {seconds_text(bound)} at {rate / 1e9:.2f} GB/s, {share:.0%} reached" for bound, rate, share in shares]
-    lines.append(f"  share of the bound, median of {len(rounds)} rounds: {statistics.median(s for _, _, s in shares):.0%}")
+    for bound, rate, share in shares:
+        lines.append(f"  bound {seconds_text(bound)} at {rate / 1e9:.2f} GB/s, {share:.0%} reached")
+    median_share = statistics.median(share for _, _, share in shares)
+    lines.append(f"  share of the bound, median of {len(rounds)} rounds: {median_share:.0%}")
     return "\n".join(lines)
 
 
