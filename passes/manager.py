@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol
@@ -53,14 +54,14 @@ class RewriteLog:
 
 
 @dataclass(frozen=True)
-class Pass:
+class Pass(ABC):
     """A rewrite of a whole model; the fields of a subclass are its options, `name` is its name everywhere."""
 
     name: ClassVar[str] = ""
 
+    @abstractmethod
     def run(self, model: CapturedModel, log: RewriteLog) -> None:
         """Rewrite the model in place, asking `log.allow` before each change."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         """The text form; options at their defaults are left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,9 +34,9 @@ RuleTable = Mapping[Any, tuple[Rule, ...]]
 class RulePass(Pass):
     """A pass that is a table of local rules, applied until none matches."""
 
+    @abstractmethod
     def table(self) -> RuleTable:
         """The rules of this pass."""
-        raise NotImplementedError
 
     def run(self, model: CapturedModel, log: RewriteLog) -> None:
         """Sweep over the graph until a sweep changes nothing; dead nodes go after each sweep."""
