@@ -49,8 +49,7 @@ def _fake_own(
     mode: FakeTensorMode,
     made: dict[int, torch.Tensor],
 ) -> None:
-    tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-    for table in tables:
+    for table in _tables(module):
         for key, old in list(table.items()):
             if old is None or isinstance(old, FakeTensor) or isinstance(old.data, FakeTensor):
                 continue
@@ -58,6 +57,11 @@ def _fake_own(
                 table[key] = made.setdefault(id(old), _fake(old, dtypes[prefix + key], mode))
             elif old.is_meta:
                 raise CaptureError(f"buffer {prefix + key!r} has no values: it is neither saved nor computed.")
+
+
+def _tables(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The module's own parameters and buffers; a fake tensor may stand where a `Parameter` stood."""
+    return module._parameters, module._buffers
 
 
 def _fake(old: torch.Tensor, dtype: torch.dtype, mode: FakeTensorMode) -> torch.Tensor:

@@ -222,4 +222,3 @@ class ToyMachine:
                 low, size = constant.file_offset + tile * constant.tile_stride, constant.tile_bytes
                 data[low : low + size] = packed[tile * size : (tile + 1) * size]
         return data
-

@@ -27,6 +27,7 @@ from ullage.codegen.lower.formulas import (
 from ullage.codegen.lower.shapes import Index, shape_of
 from ullage.codegen.lower.table import (
     TABLE,
+    argument,
     aten,
     elementwise,
     fake,
@@ -47,7 +48,8 @@ _NAMED = (
     "exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "sin", "cos", "tan", "asin", "acos", "atan",
     "sinh", "cosh", "tanh", "sigmoid", "erf", "reciprocal",
 )  # fmt: skip
-_FLOAT_UNARY: dict[object, Callable[[Expr], Expr]] = {getattr(aten, name): _applied(name) for name in _NAMED} | {
+_FLOAT_UNARY: dict[object, Callable[[Expr], Expr]] = {
+    **{getattr(aten, name): _applied(name) for name in _NAMED},
     aten.silu: silu,
     aten.hardswish: hardswish,
     aten.hardsigmoid: hardsigmoid,
@@ -102,7 +104,7 @@ def _gelu(builder: Builder, node: Node) -> Lazy:
 
 @TABLE.register("pointwise", aten.leaky_relu)
 def _leaky_relu(builder: Builder, node: Node) -> Lazy:
-    slope = float_of(node.args[1]) if len(node.args) > 1 else 0.01
+    slope = float_of(argument(node, 1, "negative_slope", 0.01))
     return elementwise(
         builder, node, (node.args[0],), result_dtype(node),
         lambda x: op("where", op("gt", x, const_like(0, x)), x, scaled(x, slope)),

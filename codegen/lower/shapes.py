@@ -33,20 +33,20 @@ def shape_of(tensor: torch.Tensor) -> Shape:
     return tuple(size_expr(n) for n in tensor.shape)
 
 
-def sympy_expr(expr: sympy.Expr) -> Expr:
+def sympy_expr(expr: sympy.Basic) -> Expr:
     """A sympy size expression (sums, products, integer quotients, remainders, min, max) as an index expression."""
-    if expr.is_Integer:
+    if isinstance(expr, sympy.Integer):
         return Const(int(expr))
     if expr.is_Symbol:
         return Dim(str(expr))
-    args = [sympy_expr(arg) for arg in expr.args] if not expr.is_Pow else []
+    if isinstance(expr, sympy.Pow):
+        return _power(expr)
+    args = [sympy_expr(arg) for arg in expr.args]
     name = type(expr).__name__
     if expr.is_Add:
         return _PLAIN.add(*args)
     if expr.is_Mul:
         return _PLAIN.mul(*args)
-    if expr.is_Pow and expr.exp.is_Integer and expr.exp > 0:
-        return _PLAIN.mul(*[sympy_expr(expr.base)] * int(expr.exp))
     if name in ("FloorDiv", "CleanDiv", "IntTrueDiv"):
         return _PLAIN.floordiv(*args)
     if name == "CeilDiv":
@@ -59,6 +59,13 @@ def sympy_expr(expr: sympy.Expr) -> Expr:
             total = Apply(name.lower(), (total, arg), "int64")
         return total
     raise UnsupportedOperator({f"size expression {expr}": ["dynamic shapes"]})
+
+
+def _power(expr: sympy.Pow) -> Expr:
+    base, exponent = expr.args
+    if not isinstance(exponent, sympy.Integer) or int(exponent) <= 0:
+        raise UnsupportedOperator({f"size expression {expr}": ["dynamic shapes"]})
+    return _PLAIN.mul(*[sympy_expr(base)] * int(exponent))
 
 
 def numel(shape: Shape) -> Expr:

@@ -10,7 +10,7 @@ from torch.fx import Node
 from ullage.codegen.loops.ir import Const, Expr
 from ullage.codegen.lower.index import IndexMath
 from ullage.codegen.lower.shapes import shape_of
-from ullage.codegen.lower.table import fake, int_of, list_of, node_of
+from ullage.codegen.lower.table import argument, fake, int_of, list_of, node_of
 from ullage.codegen.lower.values import View
 from ullage.codegen.lower.views import Slice
 from ullage.codegen.schedule.groups import Group
@@ -29,7 +29,7 @@ class Part:
 def parts_of(whole: Node, math: IndexMath) -> tuple[Part, ...]:
     """The operands of a concatenation and where each begins (legacy empty 1-d operands are left out)."""
     rank = fake(whole).dim()
-    dim = (int_of(whole.args[1]) if len(whole.args) > 1 else 0) % rank
+    dim = int_of(argument(whole, 1, "dim", 0)) % rank
     found: list[Part] = []
     start: Expr = Const(0)
     for node in (node_of(t) for t in list_of(whole.args[0])):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -74,7 +75,7 @@ class ConstantPool:
     def depthwise(self, name: str) -> Packed:
         """A depthwise convolution weight."""
         ref = self.refs[name]
-        taps = ref.shape[2] * (ref.shape[3] if len(ref.shape) > 3 else 1)
+        taps = math.prod(ref.shape[2:])
         layout = PackedDepthwise(ref.shape[0], taps, self.target.lanes, dtype_name(ref.dtype))
         packer = DepthwisePacker(ref, layout)
         stored = self._enter(

@@ -24,7 +24,7 @@ from ullage.codegen.lower.operands import (
     inner_contiguous,
 )
 from ullage.codegen.lower.shapes import numel, shape_of
-from ullage.codegen.lower.table import fake, node_of
+from ullage.codegen.lower.table import argument, fake, node_of
 from ullage.codegen.lower.templates import ATTENTION, CONVOLUTION, LINEAR
 from ullage.codegen.lower.values import View
 from ullage.codegen.lower.views import Expand
@@ -123,7 +123,7 @@ class Emission:
 
     def _mask(self, anchor: Node) -> View | None:
         """The mask as a view of [batch, heads, queries, keys] (broadcast dimensions have stride 0)."""
-        mask = anchor.args[3] if len(anchor.args) > 3 else anchor.kwargs.get("attn_mask")
+        mask = argument(anchor, 3, "attn_mask")
         if not isinstance(mask, Node):
             return None
         view = self._operand(mask, anything)

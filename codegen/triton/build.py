@@ -37,6 +37,7 @@ def compile_cubin(kernel: TritonKernel, arch: int, aligned: Collection[str] = ()
     Raises ToolchainError if Triton or its assembler fails.
     """
     import triton
+    from triton import knobs
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -46,8 +47,8 @@ def compile_cubin(kernel: TritonKernel, arch: int, aligned: Collection[str] = ()
     signature = {**kernel.signature, **dict.fromkeys(kernel.constexprs, "constexpr")}
     source = ASTSource(fn=function, signature=signature, constexprs=dict(kernel.constexprs), attrs=attributes)
     try:
-        with triton.knobs.compilation.scope():
-            triton.knobs.compilation.disable_line_info = True
+        with knobs.compilation.scope():
+            knobs.compilation.disable_line_info = True
             built = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=_options(kernel))
     except Exception as error:
         raise ToolchainError(f"Triton could not compile {kernel.symbol} for sm_{arch}: {error}") from error

@@ -243,9 +243,7 @@ class _Emitter:
         if lead:
             p.close()
 
-    def _body(
-        self, stage: Stage, shape: str, reductions: list[Reduction], scans: list[Running], width: str
-    ) -> None:
+    def _body(self, stage: Stage, shape: str, reductions: list[Reduction], scans: list[Running], width: str) -> None:
         reducing, scanning = iter(reductions), iter(scans)
         for s in stage.body:
             match s:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch.fx import Node
@@ -106,9 +107,13 @@ def _inputs(model: CapturedModel) -> Iterator[str]:
         yield "input_leaves do not have one tensor leaf per input"
 
 
+def _are_nodes(value: object) -> TypeGuard[tuple[Node, ...]]:
+    return isinstance(value, tuple) and all(isinstance(node, Node) for node in value)
+
+
 def _outputs(model: CapturedModel) -> Iterator[str]:
     (results,) = model.module.graph.output_node().args
-    if not isinstance(results, tuple) or not all(isinstance(node, Node) for node in results):
+    if not _are_nodes(results):
         yield "the output must be a flat tuple of nodes"
         return
     if len(results) != len(model.outputs):

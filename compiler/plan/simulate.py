@@ -91,8 +91,7 @@ def staged_rows_seconds(rows: int, row_bytes: int, readers: int, rates: Rates) -
 def play(events: Sequence[Event], streamed_bytes: int) -> Prediction:
     """Play the events of one call again and again until the calls take equal time; describe the last one."""
     arrivals: dict[int, float] = {}
-    disk = clock = previous = 0.0
-    stall = 0.0
+    disk = clock = start = previous = stall = 0.0
     for _ in range(_CALLS):
         start, stall = clock, 0.0
         for kind, block, seconds in events:

@@ -271,5 +271,3 @@ def _packing(
     places = {s: base for piece, base in zip(pieces, offsets, strict=True) for s in piece.storages}
     spaces = {p.workspace_of: base for p, base in zip(pieces, offsets, strict=True) if p.workspace_of >= 0}
     return Packing(order, lives, taken, places, spaces, ranges)
-
-
