@@ -25,7 +25,7 @@ test: venv
 
 lint: venv stubs
 	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check --quiet . || echo "note: ruff format would change some files"
+	@$(BIN)/ruff format --check --quiet . || { echo "ullage: error: ruff format would change the files above; run \`$(BIN)/ruff format .\`." >&2; exit 1; }
 	@$(BIN)/mypy compiler frontends passes codegen runtime
 	@$(BIN)/pyright
 
