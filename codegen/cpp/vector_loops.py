@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ullage.codegen.cpp.blocks import Lane
 from ullage.codegen.cpp.reductions import Accumulator
@@ -74,7 +75,7 @@ def folded_loop(
 ) -> None:
     """A reduction over `span`: element i goes to lane i % lanes of vector (i // lanes) % copies.
 
-    Groups of `copies` vectors are unrolled; what is left goes through an array, so that it may be any number of them.
+    Groups of `copies` vectors are unrolled; what is left goes through an array if it may be any number of them.
     """
     (begin, end, count), at, copies = span, scope.fresh(), accs[0].copies
     group = lanes * copies
@@ -84,14 +85,13 @@ def folded_loop(
         for copy, lane in enumerate(_neighbours(loop.var, at, lanes, copies)):
             step(lane, accs, copy)
         scope.close()
-    left = None if count is None else count % group
-    if left == 0:
+    if count is None:
+        _rest_loop(scope, loop, (at, end), lanes, accs, step)
         return
-    if left is not None and left <= lanes:
-        valid = None if left == lanes else scope.name("ull_i64", f"{end} - {at}")
-        step(Lane(loop.var, at, lanes, valid), accs, 0)
-        return
-    _rest_loop(scope, loop, (at, end), lanes, accs, step)
+    left = count % group
+    for copy, lane in enumerate(_neighbours(loop.var, at, lanes, -(-left // lanes))):
+        here = left - copy * lanes
+        step(lane if here >= lanes else replace(lane, valid=str(here)), accs, copy)
 
 
 def _rest_loop(

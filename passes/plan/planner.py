@@ -13,7 +13,7 @@ from ullage.passes.plan.model import PlanRequest, Problem, align, understand
 from ullage.passes.plan.order import best_order
 from ullage.passes.plan.pack import Packing, pack
 from ullage.passes.plan.pins import all_pinned, none_pinned
-from ullage.passes.plan.search import Search
+from ullage.passes.plan.search import QUICK, THOROUGH, Effort, Search
 from ullage.passes.plan.space import Space, critical_sizes
 from ullage.plan.check import check
 from ullage.plan.plan import DIRECT_IO_BYTES, Plan
@@ -73,11 +73,11 @@ class Planner:
         """The budget from which on everything is resident, in whole pages."""
         return align(self._resident_plan.peak_bytes, DIRECT_IO_BYTES)
 
-    def plan(self, budget_bytes: int | None) -> Plan:
+    def plan(self, budget_bytes: int | None, effort: Effort = THOROUGH) -> Plan:
         """As `make_plan`."""
         if budget_bytes is not None and budget_bytes < self.minimum_bytes:
             raise BudgetTooSmall({"ram": budget_bytes}, {"ram": self.minimum_bytes})
-        best = self._resident if budget_bytes is None else self._best(budget_bytes)
+        best = self._resident if budget_bytes is None else self._best(budget_bytes, effort)
         plan = emit(best, self.file_offsets, budget_bytes, self.minimum_bytes)
         check(plan)
         return plan
@@ -86,12 +86,13 @@ class Planner:
         """Plans at up to `rungs` budgets from the least one to all-resident; `budget_bytes`, if given, is one of them.
 
         Budgets are in geometric progression; a plan that is not predicted faster than one with less memory is left out.
+        Only the plan at `budget_bytes` is searched for thoroughly.
         """
         low, high, steps = self.minimum_bytes, self.resident_bytes, max(2, rungs) - 1
         budgets = {align(round(low * (high / low) ** (i / steps)), DIRECT_IO_BYTES) for i in range(steps)} | {high}
         plans: list[Plan] = []
         for budget in sorted(budgets if budget_bytes is None else budgets | {budget_bytes}):
-            plan = self.plan(budget)
+            plan = self.plan(budget, THOROUGH if budget == budget_bytes else QUICK)
             faster = not plans or plan.prediction.seconds < plans[-1].prediction.seconds
             if faster or budget == budget_bytes:
                 plans.append(plan)
@@ -142,5 +143,5 @@ class Planner:
         fixed = self._resident_plan.peak_bytes - self._resident.arena_and_table_bytes + _TABLE_PADDING_BYTES
         return Search(self.problem, self.packing, self._least, self._resident, fixed)
 
-    def _best(self, budget_bytes: int) -> Draft:
-        return self._resident if budget_bytes >= self.resident_bytes else self._search.best(budget_bytes)
+    def _best(self, budget_bytes: int, effort: Effort) -> Draft:
+        return self._resident if budget_bytes >= self.resident_bytes else self._search.best(budget_bytes, effort)

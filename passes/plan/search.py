@@ -24,11 +24,21 @@ _STYLES = (Style(4 * _MIB, 2), Style(4 * _MIB, 3), Style(_MIB, 3))
 _RING_BYTES = tuple(unit * _KIB << i for i in range(14) for unit in (64, 96))
 _PIN_STEPS = 256
 """Memory for pinned constants comes in so many steps (of a page at least): drafts are the same for every budget."""
-_EFFORT = 80_000
-"""Launches and blocks that all drafts made for one budget may have together."""
-_PATIENCE = 24_000
-"""The same for drafts in a row of which none is faster by at least `_WORTHWHILE`."""
 _WORTHWHILE = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """When to stop: launches and blocks that all drafts for one budget may have together (`total`), and those of
+    drafts in a row (`patience`) of which none is faster by at least `_WORTHWHILE`.
+    """
+
+    total: int
+    patience: int
+
+
+THOROUGH = Effort(80_000, 24_000)
+QUICK = Effort(20_000, 8_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +76,20 @@ class Search:
     _scores: dict[Choice, _Score | None] = field(default_factory=dict, init=False, repr=False, compare=False)
     _costs: dict[tuple[int, Style], _ReadCosts] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def best(self, budget_bytes: int) -> Draft:
+    def best(self, budget_bytes: int, effort: Effort = THOROUGH) -> Draft:
         """The draft with the least predicted time whose peak is within the budget."""
-        best, chosen, effort, idle = self._score(self.least), None, 0, 0
+        best, chosen, spent, idle = self._score(self.least), None, 0, 0
         for choice in self._choices(budget_bytes):
             if self.least_seconds(choice) >= best.seconds:
                 continue
             found = self._scored(choice)
             if found is None:
                 continue
-            effort, idle = effort + found.size, idle + found.size
+            spent, idle = spent + found.size, idle + found.size
             if found.peak_bytes <= budget_bytes and found.rank < best.rank:
                 idle = 0 if found.seconds < best.seconds * (1 - _WORTHWHILE) else idle
                 best, chosen = found, choice
-            if effort >= _EFFORT or idle >= _PATIENCE:
+            if spent >= effort.total or idle >= effort.patience:
                 break
         made = self.least if chosen is None else self._draft(chosen)
         assert made is not None

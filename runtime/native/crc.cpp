@@ -24,6 +24,16 @@ u32 crc_table(u32 crc, const unsigned char *data, i64 length) {
 }
 
 #if defined(__x86_64__)
+/* Asked of the processor itself: __builtin_cpu_supports needs a symbol of libgcc that Zig does not have. */
+bool has_crc_instruction() {
+    u32 a = 1, b, c = 0, d;
+    asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    return (c >> 20) & 1;
+}
+
+/* Once, when the code is loaded: cpuid traps in virtual machines, and rows are checked one by one. */
+const bool HAS_CRC_INSTRUCTION = has_crc_instruction();
+
 __attribute__((target("sse4.2"))) u32 crc_instruction(u32 seed, const unsigned char *data, i64 length) {
     u64 crc = seed;
     for (; length >= 8; length -= 8, data += 8) {
@@ -42,7 +52,7 @@ __attribute__((target("sse4.2"))) u32 crc_instruction(u32 seed, const unsigned c
 u32 crc32c(const void *data, i64 length) {
     const unsigned char *bytes = static_cast<const unsigned char *>(data);
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("sse4.2")) return ~crc_instruction(~0u, bytes, length);
+    if (HAS_CRC_INSTRUCTION) return ~crc_instruction(~0u, bytes, length);
 #endif
     return ~crc_table(~0u, bytes, length);
 }

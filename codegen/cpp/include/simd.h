@@ -6,7 +6,8 @@
 #ifndef ULLAGE_SIMD_H
 #define ULLAGE_SIMD_H
 
-#define ULL_FN static inline __attribute__((always_inline))
+#define ULL_INLINE inline __attribute__((always_inline))
+#define ULL_FN static ULL_INLINE
 typedef long ull_i64;
 typedef unsigned short ull_u16;
 typedef unsigned char ull_u8;
@@ -534,6 +535,27 @@ template <int N, class V> ULL_FN auto ull_fold_max(V x) {
 template <int N, class V> ULL_FN auto ull_fold_min(V x) {
     return ull_fold<N>(x, [](auto a, auto b) { return ((a < b) | (a != a)) ? a : b; });
 }
+
+/* The sum of many parts: sixteen of them make one value of the next level, sixteen of those one of the level above, so
+ * that no value takes more than sixteen additions. Digit k of `count` in base 16 says how many parts level k holds. */
+template <class V> struct ull_cascade {
+    V level[16];
+    ull_i64 count = 0;
+    ULL_INLINE void add(V part) {
+        ull_i64 digits = ++count;
+        for (int k = 0;; ++k, digits >>= 4) {
+            part = level[k] = (digits & 15) == 1 ? part : level[k] + part;
+            if (digits & 15) return;
+        }
+    }
+    ULL_INLINE V total() const {
+        V sum{};
+        ull_i64 digits = count;
+        for (int k = 0; digits; ++k, digits >>= 4)
+            if (digits & 15) sum = level[k] + sum;
+        return sum;
+    }
+};
 
 /* ---- positions of extremes --------------------------------------------------------------------------------- */
 enum { ULL_NOWHERE = 0x7fffffff };
