@@ -1,8 +1,9 @@
-# make demo    MiniLM under 16 MiB in a capped process, beside eager PyTorch
-# make test    the whole test suite
-# make lint    ruff, mypy --strict, pyright
-# make bench   the side-by-side benchmarks
-# make venv    the virtual environment that all of these use (made once, refreshed when pyproject.toml changes)
+# make demo       MiniLM under 16 MiB in a capped process, beside eager PyTorch
+# make test       the whole test suite
+# make lint       ruff, mypy --strict, pyright
+# make sanitize   the executor under ASan and UBSan, TSan, and valgrind
+# make bench      the side-by-side benchmarks
+# make venv       the virtual environment that all of these use (made once, refreshed when pyproject.toml changes)
 
 PYTHON ?= python3
 EXTRAS ?= compile,hf,gpu,dev
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.stamp-packages
 
-.PHONY: demo test lint bench venv stubs clean
+.PHONY: demo test lint sanitize bench venv stubs clean
 .DEFAULT_GOAL := test
 
 demo: venv
@@ -29,6 +30,10 @@ lint: venv stubs
 	@$(BIN)/ruff format --check --quiet . || { echo "ullage: error: ruff format would change the files above; run \`$(BIN)/ruff format .\`." >&2; exit 1; }
 	@$(BIN)/mypy compiler frontends passes codegen runtime
 	@$(BIN)/pyright
+
+sanitize: venv
+	@$(BIN)/python scripts/check_environment.py --sanitizers
+	@$(BIN)/python -m pytest -v -rs tests/runtime/test_native.py -k "sanitizers or valgrind"
 
 bench: venv
 	@$(BIN)/python scripts/check_environment.py --compiler

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 
 NEEDED = {
@@ -17,6 +18,7 @@ NEEDED = {
     "ullage itself": ("ullage", "numpy", "msgspec"),
 }
 COMPILERS = ("g++", "clang++")
+SANITIZERS = {"address": "libasan", "undefined": "libubsan", "thread": "libtsan"}
 
 
 def missing_packages() -> list[str]:
@@ -34,14 +36,29 @@ def missing_compiler() -> list[str]:
     return ["no C++ compiler: install g++ or clang++, or run `make venv EXTRAS=compile,hf,gpu,dev,toolchain` (ziglang)"]
 
 
+def missing_sanitizers() -> list[str]:
+    """One line for each tool that `make sanitize` lacks."""
+    absent = [f"{name} is missing: install {name}" for name in ("g++", "valgrind") if not shutil.which(name)]
+    if shutil.which("g++"):
+        absent += [f"g++ cannot link -fsanitize={s}: install {SANITIZERS[s]}" for s in SANITIZERS if not _links(s)]
+    return absent
+
+
+def _links(sanitizer: str) -> bool:
+    command = ["g++", "-x", "c++", "-", f"-fsanitize={sanitizer}", "-o", os.devnull]
+    return subprocess.run(command, input="int main() {}", text=True, capture_output=True).returncode == 0
+
+
 def main() -> int:
     """Run the checks that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--packages", action="store_true")
     parser.add_argument("--compiler", action="store_true")
+    parser.add_argument("--sanitizers", action="store_true")
     parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args()
     problems = (missing_packages() if options.packages else []) + (missing_compiler() if options.compiler else [])
+    problems += missing_sanitizers() if options.sanitizers else []
     if not options.quiet:
         for line in problems:
             print(f"ullage: error: {line}", file=sys.stderr)

@@ -20,7 +20,7 @@ def test_the_ci_entry_runs_make_test() -> None:
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is missing")
-@pytest.mark.parametrize("target", ["demo", "test", "lint", "bench", "venv"])
+@pytest.mark.parametrize("target", ["demo", "test", "lint", "sanitize", "bench", "venv"])
 def test_the_makefile_knows_its_targets(target: str) -> None:
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -39,6 +39,15 @@ def test_a_missing_compiler_is_one_line_with_a_remedy() -> None:
     assert done.stderr.startswith("ullage: error: no C++ compiler")
     assert "toolchain" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_missing_sanitizers_are_named_in_a_line_each() -> None:
+    done = check_environment("--sanitizers", isolated=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "ullage: error: g++ is missing: install g++",
+        "ullage: error: valgrind is missing: install valgrind",
+    ]
 
 
 def test_missing_packages_are_named_by_group() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,14 +87,28 @@ def test_code_loads_where_memory_files_are_forbidden(monkeypatch: pytest.MonkeyP
     loaded.close()
 
 
+def driven(folder: Path, flags: Sequence[str] = (), tool: Sequence[str] = ()) -> tuple[int, str]:
+    """Exit code and complaints of the driver of the executor, built with more flags, run by a tool."""
+    program = folder / "driver"
+    sources = [*map(str, NATIVE.glob("*.cpp")), str(Path(__file__).with_name("native_driver.cpp"))]
+    built = ["g++", "-std=c++17", "-g", "-O1", "-fno-exceptions", "-fno-rtti", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run([*built, *flags, f"-I{NATIVE}", *sources, "-o", str(program)], check=True)
+    command = [*tool, str(program), str(folder / "data.bin")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is missing")
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
 def test_the_executor_under_sanitizers(tmp_path: Path, sanitizers: str) -> None:
-    program = tmp_path / "driver"
-    sources = [*map(str, NATIVE.glob("*.cpp")), str(Path(__file__).with_name("native_driver.cpp"))]
-    flags = ["-std=c++17", "-g", "-O1", "-fno-exceptions", "-fno-rtti", f"-fsanitize={sanitizers}", f"-I{NATIVE}"]
-    subprocess.run(["g++", *flags, "-Wall", "-Wextra", "-Werror", *sources, "-o", str(program)], check=True)
-    done = subprocess.run([program, tmp_path / "data.bin"], capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert driven(tmp_path, [f"-fsanitize={sanitizers}"]) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is missing")
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is missing")
+def test_the_executor_under_valgrind(tmp_path: Path) -> None:
+    leaks = ("--leak-check=full", "--show-leak-kinds=all", "--errors-for-leak-kinds=all", "--error-exitcode=1")
+    assert driven(tmp_path, tool=("valgrind", "-q", "--fair-sched=yes", *leaks)) == (0, "")
 
 
 def test_the_shared_object_needs_only_the_c_library(tmp_path: Path) -> None:
