@@ -1,4 +1,4 @@
-"""Converting holds the run's budget, a tenth more, and what the interpreter and its libraries take; no whole weights."""
+"""Converting holds the run's budget, a tenth more, and what interpreter and libraries take; no whole weights."""
 
 from __future__ import annotations
 
