@@ -14,7 +14,7 @@ from torch import nn
 from ullage.frontends.export import capture
 from ullage.graph.captured import CapturedModel, DimBounds
 from ullage.graph.show import show
-from ullage.graph.verify import IllegalGraph, verify
+from ullage.graph.verify import MODEL_RULES, NODE_RULES, IllegalGraph, verify
 
 aten = torch.ops.aten
 
@@ -60,7 +60,10 @@ def test_sizes_dtypes_lists_and_parts_have_a_text() -> None:
 
 
 def test_a_captured_graph_is_legal() -> None:
-    verify(example())
+    model = example()
+    verify(model)
+    assert [r.name for r in NODE_RULES if not all(map(r.holds, model.module.graph.nodes))] == []
+    assert [breach for rule in MODEL_RULES for breach in rule.breaches(model)] == []
 
 
 def forget_value(model: CapturedModel) -> None:

@@ -22,7 +22,7 @@ from ullage.codegen.loops.ir import (
     Store,
     Var,
 )
-from ullage.codegen.loops.verify import verify
+from ullage.codegen.loops.verify import problems, verify
 from ullage.errors import InputError
 
 X, Y = Buffer("x", "float32", "r"), Buffer("y", "float32", "w")
@@ -39,7 +39,9 @@ def store(value: Expr) -> LoopKernel:
 
 
 def test_a_legal_kernel_passes() -> None:
-    verify(store(Apply("exp", (LOAD,), "float32")))
+    legal = store(Apply("exp", (LOAD,), "float32"))
+    verify(legal)
+    assert list(problems(legal)) == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tests.graphs import build, constant, random_inputs
 from ullage.graph.captured import CapturedModel
 from ullage.graph.reference import run_captured
 from ullage.graph.show import show
-from ullage.passes.edit import Editor, args_of, calls, is_call
+from ullage.passes.edit import Editor, args_of, calls, is_call, value_of
 from ullage.passes.fuse.attention import Attention, explain
 from ullage.passes.instruments import Verify
 from ullage.passes.manager import PassManager
@@ -229,7 +229,9 @@ def test_spellings_become_one_call(name: str) -> None:
 
 
 def test_softmax_in_a_wider_type_is_part_of_attention() -> None:
-    cleaned(half_with_float_softmax, FOUR, torch.float32)
+    after, call = cleaned(half_with_float_softmax, FOUR, torch.float32)
+    assert list(calls(after.module.graph)) == [call]
+    assert call.meta["val"].dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", ["where_minus_infinity", "two_exclusions"])
@@ -311,7 +313,9 @@ def test_calls_are_spelled_in_full() -> None:
 
 
 def test_three_dimensional_calls_get_a_head() -> None:
-    cleaned(masked(values(B, T, T)), [(B, T, D)] * 3)
+    after, call = cleaned(masked(values(B, T, T)), [(B, T, D)] * 3)
+    assert [value_of(call).shape, *(value_of(a).shape for a in args_of(call)[:3])] == [(B, 1, T, D)] * 4
+    assert [spec.shape for spec in after.outputs] == [(B, T, D)]
 
 
 def used_elsewhere(edit: Editor, q: Node, k: Node, v: Node) -> tuple[Node, Node]:
