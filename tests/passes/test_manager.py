@@ -17,6 +17,7 @@ from ullage.graph.captured import CapturedModel
 from ullage.graph.reference import run_captured
 from ullage.graph.show import show
 from ullage.graph.verify import IllegalGraph
+from ullage.passes.clean.rules import RulePass
 from ullage.passes.edit import Editor, calls, is_call
 from ullage.passes.instruments import Dump, Timing, Verify
 from ullage.passes.manager import Pass, PassManager, Rewrite, RewriteLog, bisect, parse_pipeline, summarise
@@ -187,3 +188,9 @@ def test_instruments_see_the_rewrites_of_their_pass_alone() -> None:
 
     PassManager((Swap(), Swap()), (Count(),)).run(chain())
     assert seen == [("swap", 4), ("swap", 0)]
+
+
+@pytest.mark.parametrize("kind", [Pass, RulePass])
+def test_a_pass_that_cannot_run_cannot_be_made(kind: type[Pass]) -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        kind()
