@@ -1,0 +1,128 @@
+"""The launches of a model that lose most against the machine's limits, everything in memory.
+
+`python -m benchmarks.launches MODEL [--threads N] [--rounds N] [--top N]`. The limit of a launch is the larger of its
+operations over the peak of multiply-adds and its bytes over the rate at which a cache of the second level copies, both
+measured beside it; what is between that and the launch's median is its loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.kernels import Bench
+from benchmarks.zoo import sample
+from ullage.bench import as_array
+from ullage.calling import Convention
+from ullage.driver import Options, prepare
+from ullage.flow import capture
+from ullage.options import CompileOptions
+from ullage.plan.plan import Launch
+from ullage.plan.sizes import evaluate
+from ullage.runtime.load import load
+from ullage.scratch import Scratch
+from ullage.target import Target, available_threads
+
+_COPY_BYTES = 1 << 17
+_COPIES = 200
+
+
+@dataclass(frozen=True)
+class Line:
+    """One launch: what it computes, its work, and its median seconds."""
+
+    name: str
+    tasks: int
+    flops: int
+    bytes: int
+    seconds: float
+
+    def limit_seconds(self, flops_per_s: float, bytes_per_s: float) -> float:
+        """The least time that the machine's rates allow."""
+        return max(self.flops / flops_per_s, self.bytes / bytes_per_s)
+
+
+def main() -> int:
+    """Print the sum and the launches with the largest losses."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--threads", type=int, default=available_threads())
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--top", type=int, default=10)
+    options = parser.parse_args()
+    lines, whole = measure(options.model, options.threads, options.rounds)
+    flops, copied = options.threads * peak_flops_per_s(), options.threads * copy_bytes_per_s()
+    limits = [line.limit_seconds(flops, copied) for line in lines]
+    print(
+        f"{options.model}: a run {1e3 * whole:.2f} ms, launches {1e3 * sum(line.seconds for line in lines):.2f} ms, "
+        f"limits {1e3 * sum(limits):.2f} ms ({flops / 1e9:.0f} GFLOP/s, {copied / 1e9:.0f} GB/s)"
+    )
+    ranked = sorted(zip(lines, limits, strict=True), key=lambda pair: pair[1] - pair[0].seconds)
+    print(f"{'µs':>8} {'limit':>8} {'GFLOP/s':>8} {'GB/s':>7} {'tasks':>6}  launch")
+    for line, limit in ranked[: options.top]:
+        rates = f"{line.flops / line.seconds / 1e9:8.1f} {line.bytes / line.seconds / 1e9:7.1f}"
+        print(f"{1e6 * line.seconds:8.1f} {1e6 * limit:8.1f} {rates} {line.tasks:6}  {line.name}")
+    return 0
+
+
+def measure(model: str, threads: int, rounds: int) -> tuple[list[Line], float]:
+    """The launches of a model of the zoo, and the median seconds of a whole run."""
+    chosen = sample(model)
+    captured = capture(chosen.module, chosen.inputs, chosen.kwargs, CompileOptions())
+    prepared = prepare(captured, Options(Target.parse("cpu", threads)))
+    plan = prepared.plan(None)
+    scratch = Scratch()
+    path = Path(scratch.path) / "model.ullage"
+    prepared.write(plan, path)
+    inputs = Convention.of(captured, chosen.module).bind(chosen.inputs, chosen.kwargs)
+    arrays = {name: as_array(tensor) for name, tensor in inputs.items()}
+    with load(path) as runner:
+        whole, profiles = [], []
+        for _ in range(rounds):
+            runner.run(arrays)
+            whole.append(runner.stats()["seconds"])
+            profiles.append([seconds for _, seconds in runner.profile(**arrays)])
+    seconds = [statistics.median(column) for column in zip(*profiles, strict=True)]
+    steps = prepared.scheduled.schedule.steps
+    lines = [
+        _line(steps[command.step], command, took)
+        for command, took in zip(plan.commands, seconds, strict=True)
+        if isinstance(command, Launch)
+    ]
+    return lines, statistics.median(whole)
+
+
+def _line(step: Any, command: Launch, seconds: float) -> Line:
+    return Line(step.name, evaluate(command.tasks, {}), getattr(step, "flops", 0), getattr(step, "bytes", 0), seconds)
+
+
+def peak_flops_per_s() -> float:
+    """Multiply-adds of one thread, counted as two operations; the best of five."""
+    bench = Bench(Target.parse("cpu"), [])
+    return max(bench.peak() for _ in range(5))
+
+
+def copy_bytes_per_s() -> float:
+    """Bytes that one thread reads and writes per second while copying what its own cache holds; the best of nine."""
+    source = np.ones(_COPY_BYTES // 4, np.float32)
+    target = np.empty_like(source)
+    return max(_COPIES * 2 * _COPY_BYTES / _seconds(lambda: np.copyto(target, source)) for _ in range(9))
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    for _ in range(_COPIES):
+        action()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main())
