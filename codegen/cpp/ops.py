@@ -110,7 +110,12 @@ def _bool_text(op: str, args: list[str], n: int) -> str:
 
 
 def _rounding(op: str, dtype: str, text: str, n: int) -> str:
-    if dtype not in HALVES or op in _NEVER_ROUNDS:
+    return text if op in _NEVER_ROUNDS else rounded_text(text, dtype, n)
+
+
+def rounded_text(text: str, dtype: str, n: int) -> str:
+    """A float result in registers, rounded if the dtype is narrower than they are."""
+    if dtype not in HALVES:
         return text
     return f"ull_round_{'bf16' if dtype == 'bfloat16' else 'f16'}<{n}>({text})"
 

@@ -17,7 +17,7 @@ from ullage.codegen.cpp import ops
 from ullage.codegen.cpp.scope import Scope
 from ullage.codegen.loops.ir import FLOATS, Expr, Reduce, Scan
 
-SUM_STEPS = 64
+SUM_STEPS = 16
 """Additions to one accumulator of floats before its sum goes to a cascade."""
 _LIMITS = {
     "int64": (-(2**63), 2**63 - 1), "int32": (-(2**31), 2**31 - 1), "int16": (-(2**15), 2**15 - 1),
@@ -174,7 +174,7 @@ class Cascade:
 
     @staticmethod
     def declare(scope: Scope, statement: Reduce, lanes: int, copies: int, folds: bool) -> Cascade:
-        """Declare empty sums in the innermost block, a single one if the copies `folds`."""
+        """Declare empty sums in the innermost block, a single one if the copies are folded."""
         block = Accumulator(statement.name, statement.op, statement.value.dtype, lanes)
         sums = tuple(scope.fresh() for _ in range(1 if folds else copies))
         for name in sums:
@@ -197,8 +197,7 @@ class Cascade:
 
     def finish(self, scope: Scope, keep_lanes: bool) -> str:
         """C++ name of the result: all levels added, and the lanes too unless `keep_lanes`."""
-        zero = ops.splat_text(ops.literal(0, self.block.dtype), self.block.dtype, self.block.lanes)
-        total = combine_text("sum", self.block.dtype, self.block.lanes, f"{self.sums[0]}.total()", zero)
+        total = ops.rounded_text(f"{self.sums[0]}.total()", self.block.dtype, self.block.lanes)
         return replace(self.block, values=(total,)).finish(scope, keep_lanes)
 
 

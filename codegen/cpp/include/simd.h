@@ -537,21 +537,26 @@ template <int N, class V> ULL_FN auto ull_fold_min(V x) {
 }
 
 /* The sum of many parts: sixteen of them make one value of the next level, sixteen of those one of the level above, so
- * that no value takes more than sixteen additions. Digit k of `count` in base 16 says how many parts level k holds. */
+ * that no value takes more than sixteen additions. Digit k of `count` in base 16 says how many parts level k holds; the
+ * lowest level stays in registers. */
 template <class V> struct ull_cascade {
-    V level[16];
+    V lowest{}, level[16];
     ull_i64 count = 0;
     ULL_INLINE void add(V part) {
-        ull_i64 digits = ++count;
-        for (int k = 0;; ++k, digits >>= 4) {
-            part = level[k] = (digits & 15) == 1 ? part : level[k] + part;
-            if (digits & 15) return;
+        lowest = lowest + part;
+        if (++count & 15) return;
+        V full = lowest;
+        lowest = V{};
+        ull_i64 digits = count;
+        for (int k = 1; !(digits & 15); ++k) {
+            digits >>= 4;
+            full = level[k] = (digits & 15) == 1 ? full : level[k] + full;
         }
     }
     ULL_INLINE V total() const {
-        V sum{};
-        ull_i64 digits = count;
-        for (int k = 0; digits; ++k, digits >>= 4)
+        V sum = lowest;
+        int k = 1;
+        for (ull_i64 digits = count >> 4; digits; digits >>= 4, ++k)
             if (digits & 15) sum = level[k] + sum;
         return sum;
     }
