@@ -45,7 +45,8 @@ class Conv2d:
 
     `x_base(b)`, `x_stride_h`, `x_stride_w` are element strides, channels are contiguous. `groups` divides both channel
     counts. Weights are `PackedPanels` per group (buffer `w`), or `PackedDepthwise` when in_c == out_c == groups.
-    `transposed`: the gradient-like convolution (stride is the up-sampling factor).
+    `padding` counts the zeros before the first row and column; how many follow the last is what `out_h` and `out_w`
+    need. `transposed`: the gradient-like convolution (stride is the up-sampling factor).
     """
 
     buffers: tuple[Buffer, ...]

@@ -181,12 +181,23 @@ def run_conv(spec: Conv2d, memory: dict[str, np.ndarray], dims: Env, weight: tor
             source, w, None, spec.stride, spec.padding, extra, spec.groups, spec.dilation
         )
     else:
-        out = torch.nn.functional.conv2d(source, w, None, spec.stride, spec.padding, spec.dilation, spec.groups)
+        around = _surrounded(source, spec, (oh, ow))
+        out = torch.nn.functional.conv2d(around, w, None, spec.stride, 0, spec.dilation, spec.groups)
     acc = out.permute(0, 2, 3, 1).reshape(b * oh * ow, spec.out_c).float().numpy()
     env = _grid(dims, [("m", b * oh * ow), ("n", spec.out_c)])
     env["acc"] = acc
     for store in spec.epilogue:
         _store(store, env, memory, spec, acc.shape)
+
+
+def _surrounded(source: torch.Tensor, spec: Conv2d, size: tuple[int, int]) -> torch.Tensor:
+    """The input [b, c, h, w] with the zeros that taps reach before and after it."""
+    reach = [
+        (n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(size, spec.stride, spec.dilation, spec.kernel, strict=True)
+    ]
+    top, left = spec.padding
+    below, right = (r - n - p for r, n, p in zip(reach, source.shape[2:], spec.padding, strict=True))
+    return torch.nn.functional.pad(source, (left, right, top, below))
 
 
 def run_attention(spec: Attention, memory: dict[str, np.ndarray], dims: Env) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch.fx import Node
 
-from ullage.codegen.lower.table import fake, int_of, ints_of, node_of
+from ullage.codegen.lower.table import aten, fake, int_of, ints_of, node_of
 from ullage.codegen.lower.values import NotFusable
 
 
@@ -44,6 +44,32 @@ class Geometry:
     def depthwise(self) -> bool:
         """Whether each channel is convolved alone."""
         return self.in_channels == self.out_channels == self.groups and self.groups > 1 and not self.transposed
+
+
+@dataclass(frozen=True, slots=True)
+class Surround:
+    """Zeros around the input of a convolution, unevenly: the node that adds them, what it adds them to, and how many
+    come before the first row and column. Those after the last follow from the size of the result.
+    """
+
+    node: Node
+    source: Node
+    low: tuple[int, int]
+
+    @staticmethod
+    def of(convolution: Node) -> Surround | None:
+        """The zeros that a convolution could take as its own padding; None if there are none that only it reads."""
+        node = node_of(convolution.args[0])
+        if node.target is not aten.constant_pad_nd.default or len(node.users) != 1 or convolution.args[6]:
+            return None
+        source, pads, *value = node.args
+        spatial = fake(node).dim() - 2
+        if value not in ([], [0], [0.0]) or not isinstance(pads, list | tuple) or len(pads) > 2 * spatial:
+            return None
+        if not all(isinstance(pad, int) and pad >= 0 for pad in pads):
+            return None
+        inner_first = [int_of(pad) for pad in pads[::2]] + [0] * (2 - len(pads) // 2)
+        return Surround(node, node_of(source), (inner_first[1], inner_first[0]))
 
 
 def _ints(value: object, count: int) -> tuple[int, ...]:

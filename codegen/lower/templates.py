@@ -11,7 +11,7 @@ from torch.fx import Node
 from ullage.codegen.loops.ir import Const, Expr, Ref, Store
 from ullage.codegen.lower.builder import Builder
 from ullage.codegen.lower.formulas import op
-from ullage.codegen.lower.geometry import Geometry
+from ullage.codegen.lower.geometry import Geometry, Surround
 from ullage.codegen.lower.index import ONE, ZERO
 from ullage.codegen.lower.operands import (
     AttentionOperands,
@@ -152,7 +152,7 @@ def _lower_convolution(
 ) -> Conv2d:
     x, weight = operands.x, operands.weight
     shape = shape_of(fake(node))
-    geometry = Geometry.of(node)
+    geometry, padding = Geometry.of(node), _padding(builder, node)
     out_h, out_w = (ONE, shape[2]) if geometry.one_d else shape[2:]
     batch, channels = shape[0], shape[1]
     math = builder.math
@@ -169,9 +169,17 @@ def _lower_convolution(
     sizes = [batch, in_h, in_w, out_h, out_w, *x.strides, *[e for s in epilogue for e in (s.index, s.value)]]
     return Conv2d(
         tuple(builder.buffers), dims_in(sizes), batch, in_h, in_w, geometry.in_channels, out_h, out_w,
-        geometry.out_channels, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, geometry.groups,
+        geometry.out_channels, geometry.kernel, geometry.stride, padding, geometry.dilation, geometry.groups,
         geometry.transposed, x_buffer, x.strides[0], stride_h, stride_w, weight.layout, epilogue,
     )  # fmt: skip
+
+
+def _padding(builder: Builder, node: Node) -> tuple[int, int]:
+    """Zeros before the first row and column, with those of a padding node in the group."""
+    own, around = Geometry.of(node).padding, Surround.of(node)
+    if around is None or around.node not in builder.members:
+        return own
+    return own[0] + around.low[0], own[1] + around.low[1]
 
 
 def _lower_attention(builder: Builder, node: Node, outputs: Sequence[Output], operands: AttentionOperands) -> Attention:

@@ -32,7 +32,7 @@ from ullage.codegen.schedule.concat import part_view, parts_of
 from ullage.codegen.schedule.groups import Group
 from ullage.codegen.schedule.launches import Launches
 from ullage.codegen.schedule.layout import channels_last
-from ullage.codegen.schedule.lowering import lower_group, outside
+from ullage.codegen.schedule.lowering import lower_group, outside, source_of
 from ullage.codegen.schedule.memory import Memory
 from ullage.codegen.schedule.weights import Weights
 from ullage.plan.steps import Gather, Operand
@@ -53,7 +53,7 @@ class Emission:
         elif group.kind == "concat":
             self._concat(group.nodes[0])
         else:
-            operands = self._operands(group.anchor) if group.kind == "template" else None
+            operands = self._operands(group) if group.kind == "template" else None
             outputs = [(node, self.memory.realise(node)) for node in group.outputs]
             self._launch("+".join(n.name for n in group.outputs), group.nodes, outputs, operands)
 
@@ -108,8 +108,9 @@ class Emission:
         """Indices are read by the runtime, which reads storages only: constant ones are copied first."""
         return view.contiguous and any(view.storage == s.name for s in self.memory.storages)
 
-    def _operands(self, anchor: Node) -> Operands:
-        first, second = node_of(anchor.args[0]), node_of(anchor.args[1])
+    def _operands(self, group: Group) -> Operands:
+        anchor = group.anchor
+        first, second = source_of(anchor, group.nodes), node_of(anchor.args[1])
         if anchor.target is LINEAR:
             x = self._operand(first, inner_contiguous)
             return LinearOperands(x, self.weights.packed_linear(second) or self._operand(second, either_contiguous))

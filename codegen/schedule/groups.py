@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 from torch.fx import Graph, Node
 
+from ullage.codegen.lower.geometry import Surround
 from ullage.codegen.lower.reductions import scan_node
 from ullage.codegen.lower.table import TABLE, aten, fake
-from ullage.codegen.lower.templates import ATTENTION, TEMPLATES
+from ullage.codegen.lower.templates import ATTENTION, CONVOLUTION, TEMPLATES
 from ullage.codegen.lower.values import NotFusable
 from ullage.codegen.lower.views import root, view_source
 
@@ -139,7 +140,9 @@ class Grouping:
     def _start(self, anchor: Node, kind: str) -> frozenset[Node]:
         alone = frozenset((anchor,))
         if kind == "template":
-            return alone
+            around = Surround.of(anchor) if anchor.target is CONVOLUTION else None
+            padded = alone if around is None or around.node in self.owner else alone | {around.node}
+            return padded if len(padded) > 1 and self._legal(padded, kind) else alone
         pulled = self._pulled(anchor, alone)
         return pulled if len(pulled) > 1 and self._legal(pulled, kind) else alone
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch.fx import Graph, Node
 
 from ullage.codegen.loops.ir import Const
-from ullage.codegen.lower.table import fake
+from ullage.codegen.lower.table import aten, fake
 from ullage.codegen.lower.templates import ATTENTION, CONVOLUTION, LINEAR
 from ullage.codegen.lower.values import View
 from ullage.codegen.lower.views import Permute, Reshape, view_op, view_source
@@ -36,7 +36,11 @@ class Layouts:
         return self._followed(node, views) or self._permuted(node) or plain
 
     def _feeds_convolution(self, node: Node) -> bool:
-        return any(user.target is CONVOLUTION and user.args[0] is node for user in node.users)
+        """Whether a convolution reads the node, perhaps with zeros around it."""
+        padded = (user for user in node.users if user.target is aten.constant_pad_nd.default)
+        return any(user.target is CONVOLUTION and user.args[0] is node for user in node.users) or any(
+            self._feeds_convolution(user) for user in padded
+        )
 
     def _permuted(self, node: Node) -> Order | None:
         """If every consumer permutes the value alike and then reshapes it, the order that makes the reshape free."""

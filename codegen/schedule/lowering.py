@@ -9,6 +9,7 @@ from torch.fx import Node
 
 from ullage.codegen.emit import Spec
 from ullage.codegen.lower.builder import Builder, Lowering, Resolver
+from ullage.codegen.lower.geometry import Surround
 from ullage.codegen.lower.operands import (
     AttentionOperands,
     ConvolutionOperands,
@@ -55,11 +56,11 @@ class TrialLowering:
 
     def __call__(self, nodes: Sequence[Node], outputs: Sequence[Node], kind: str) -> None:
         """Lower and throw away; raises NotFusable if the nodes do not make one kernel."""
-        operands = self._operands(_fed_from_outside(nodes)) if kind == "template" else None
+        operands = self._operands(_fed_from_outside(nodes), nodes) if kind == "template" else None
         lower_group(nodes, [(n, plain_view(n)) for n in outputs], operands, _plain_or_view, self.dim_max)
 
-    def _operands(self, anchor: Node) -> Operands:
-        first, second = node_of(anchor.args[0]), node_of(anchor.args[1])
+    def _operands(self, anchor: Node, nodes: Sequence[Node]) -> Operands:
+        first, second = source_of(anchor, nodes), node_of(anchor.args[1])
         x = plain_view(first)
         if anchor.target is LINEAR:
             return LinearOperands(x, self.weights.packed_linear(second) or plain_view(second))
@@ -70,10 +71,16 @@ class TrialLowering:
         return ProductOperands(x, plain_view(second))
 
 
+def source_of(anchor: Node, nodes: Sequence[Node]) -> Node:
+    """The first operand of a group's anchor; that of its padding, if the group has taken that in."""
+    around = Surround.of(anchor) if anchor.target is CONVOLUTION else None
+    return around.source if around is not None and around.node in nodes else node_of(anchor.args[0])
+
+
 def _fed_from_outside(nodes: Sequence[Node]) -> Node:
     """The anchor; NotFusable if it would read a tensor that its own epilogue computes (epilogues see one element)."""
     anchor = anchor_of(nodes)
-    if any(isinstance(a, Node) and root(a) in nodes for a in anchor.args[:2]):
+    if any(root(source) in nodes for source in (source_of(anchor, nodes), node_of(anchor.args[1]))):
         raise NotFusable("a template's operand must be in memory")
     return anchor
 
