@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from ullage.plan.plan import DIRECT_IO_BYTES
 Interval = tuple[int, int]
 _REPAIR_ROUNDS = 24
 _REPAIR_EFFORT = 6000
+_POLISH_EFFORT = 8000
+"""Placements of one piece that a step of the search may make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +67,16 @@ def pack(problem: Problem, order: tuple[int, ...]) -> Packing:
     extras = step_extras(problem)
     units = [extras[step] - problem.works[step].workspace_bytes for step in order]
     bound = _bound(pieces, units)
-    best: tuple[int, list[int]] | None = None
+    best: _Placement | None = None
     for arrange in _STRATEGIES:
         best = _better(best, pieces, arrange(pieces), units)
-        if best[0] <= bound:
+        if best.need <= bound:
             break
     assert best is not None
-    if best[0] > bound:
-        best = _repair(best, pieces, units, bound)
-    return _packing(pieces, best[1], order, lives, taken)
+    for improve in (_repair, _polish):
+        if best.need > bound:
+            best = improve(best, pieces, units, bound)
+    return _packing(pieces, best.offsets, order, lives, taken)
 
 
 def needed_bytes(ranges: Sequence[Interval], unit: int) -> int:
@@ -133,15 +137,24 @@ def _earliest(pieces: Sequence[Piece]) -> list[int]:
 _STRATEGIES: tuple[Callable[[Sequence[Piece]], list[int]], ...] = (_largest, _earliest, _area, _longest)
 
 
+@dataclass(frozen=True, slots=True)
+class _Placement:
+    """The arena that a placement needs, offsets by piece, and the sequence in which pieces were placed."""
+
+    need: int
+    offsets: list[int]
+    sequence: list[int]
+
+
 def _better(
-    best: tuple[int, list[int]] | None, pieces: Sequence[Piece], sequence: list[int], units: Sequence[int]
-) -> tuple[int, list[int]]:
+    best: _Placement | None, pieces: Sequence[Piece], sequence: list[int], units: Sequence[int]
+) -> _Placement:
     """The better of `best` and the placements, first-fit and best-fit, of the pieces in this sequence."""
     for tight in (False, True):
         offsets = _place(pieces, sequence, tight)
         need = _need(pieces, offsets, units)[0]
-        if best is None or need < best[0]:
-            best = (need, offsets)
+        if best is None or need < best.need:
+            best = _Placement(need, offsets, sequence)
     assert best is not None
     return best
 
@@ -155,12 +168,10 @@ def _need(pieces: Sequence[Piece], offsets: Sequence[int], units: Sequence[int])
     return max(needs, key=lambda need: need[0], default=(0, 0))
 
 
-def _repair(
-    best: tuple[int, list[int]], pieces: Sequence[Piece], units: Sequence[int], bound: int
-) -> tuple[int, list[int]]:
+def _repair(best: _Placement, pieces: Sequence[Piece], units: Sequence[int], bound: int) -> _Placement:
     """Place again with the pieces of the fullest steps first, as long as the effort lasts."""
     urgent: list[int] = []
-    _, worst = _need(pieces, best[1], units)
+    _, worst = _need(pieces, best.offsets, units)
     base = _largest(pieces)
     for _ in range(min(_REPAIR_ROUNDS, _REPAIR_EFFORT // (len(pieces) + 1))):
         live = [i for i in base if pieces[i].rectangles[0][0] <= worst <= pieces[i].rectangles[-1][1]]
@@ -169,9 +180,24 @@ def _repair(
         sequence = [*urgent, *(i for i in base if i not in members)]
         offsets = _place(pieces, sequence, False)
         need, worst = _need(pieces, offsets, units)
-        if need < best[0]:
-            best = (need, offsets)
-        if best[0] <= bound:
+        if need < best.need:
+            best = _Placement(need, offsets, sequence)
+        if best.need <= bound:
+            break
+    return best
+
+
+def _polish(best: _Placement, pieces: Sequence[Piece], units: Sequence[int], bound: int) -> _Placement:
+    """Move one piece after another to elsewhere in the sequence, and keep what is no worse (seeded local search)."""
+    chance = Random(0)
+    for _ in range(_POLISH_EFFORT // (len(pieces) + 1)):
+        sequence = list(best.sequence)
+        sequence.insert(chance.randrange(len(sequence)), sequence.pop(chance.randrange(len(sequence))))
+        offsets = _place(pieces, sequence, False)
+        need, _ = _need(pieces, offsets, units)
+        if need <= best.need:
+            best = _Placement(need, offsets, sequence)
+        if need <= bound:
             break
     return best
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 
@@ -63,6 +63,7 @@ def _optimum(lives: Lives) -> int:
 
 @_SETTINGS
 @given(LIVES)
+@example([(0, 3, 7), (1, 3, 2), (4, 0, 2), (4, 0, 6)])
 def test_small_placements_are_near_the_exact_optimum(lives: Lives) -> None:
     problem = _problem(lives)
     packing = pack(problem, tuple(range(13)))
