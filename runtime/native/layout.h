@@ -87,9 +87,6 @@ struct alignas(128) Worker {
     u64 handle;
     char *stack;
     u32 index;
-    u32 cpu;      /* where it has been since the caller last looked */
-    u32 meetings; /* looks in a row that found it on the CPU of another thread */
-    u32 moved;
 };
 
 struct Failure {
@@ -137,6 +134,7 @@ struct Context {
     Statistics statistics;
     u64 *timings; /* nanoseconds of each command, or null */
     u32 streams;  /* whether blocks are read during runs */
+    u32 caller_cpu; /* workers are kept off it */
     i64 file_changed_ns;
 
     alignas(64) u32 queue_tail; /* written by the caller */

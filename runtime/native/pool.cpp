@@ -10,7 +10,7 @@ namespace {
 
 enum : u32 { OPEN = 1u << 31, WAITING = 1u << 30, INSIDE = WAITING - 1 };
 enum : u64 { SPIN_NS = 25000 };
-enum : u32 { PAUSES_PER_CLOCK = 32, SHARES = 4, MOST_MEETINGS = 8, UNKNOWN_CPU = ~0u };
+enum : u32 { PAUSES_PER_CLOCK = 32, SHARES = 4, UNKNOWN_CPU = ~0u };
 
 u64 pack(u64 first, u64 last) { return first | last << 32; }
 
@@ -78,17 +78,10 @@ void *worker_main(void *argument) {
     Worker *self = static_cast<Worker *>(argument);
     Context *c = static_cast<Context *>(self->context);
     u32 seen = 0;
-    cpu_set_t all;
-    bool known = !pthread_getaffinity_np(pthread_self(), sizeof all, &all);
     for (;;) {
         await_epoch(c, seen);
-        if (__atomic_load_n(&self->moved, __ATOMIC_ACQUIRE)) {
-            __atomic_store_n(&self->moved, 0u, __ATOMIC_RELAXED);
-            if (known) pthread_setaffinity_np(pthread_self(), sizeof all, &all);
-        }
         seen = __atomic_load_n(&c->epoch, __ATOMIC_ACQUIRE);
         if (__atomic_load_n(&c->stop, __ATOMIC_ACQUIRE)) return nullptr;
-        __atomic_store_n(&self->cpu, u32(sched_getcpu()), __ATOMIC_RELAXED);
         if (!enter(c)) continue;
         work(c, self->index);
         leave(c);
@@ -123,45 +116,18 @@ void close_region(Context *c) {
     __atomic_and_fetch(&c->state, ~u32(WAITING), __ATOMIC_RELAXED);
 }
 
-/* The CPUs that the caller may use, without its own and without those where other workers were last seen. */
-bool free_cpus(Context *c, u32 caller_cpu, u32 self, cpu_set_t *cpus) {
-    if (pthread_getaffinity_np(pthread_self(), sizeof *cpus, cpus)) return false;
-    CPU_CLR(caller_cpu, cpus);
-    cpu_set_t others = *cpus;
-    for (u32 i = 1; i <= c->running_workers; i++) {
-        u32 cpu = __atomic_load_n(&c->workers[i].cpu, __ATOMIC_RELAXED);
-        if (i != self && cpu != UNKNOWN_CPU) CPU_CLR(cpu, cpus);
-    }
-    if (!CPU_COUNT(cpus)) *cpus = others;
-    return CPU_COUNT(cpus) > 0;
-}
-
-/* The worker lifts the restriction itself once it has woken elsewhere. */
-void move(Context *c, u32 caller_cpu, u32 index) {
-    Worker *worker = &c->workers[index];
-    cpu_set_t cpus;
-    if (!free_cpus(c, caller_cpu, index, &cpus)) return;
-    if (pthread_setaffinity_np(pthread_t(worker->handle), sizeof cpus, &cpus)) return;
-    __atomic_store_n(&worker->moved, 1u, __ATOMIC_RELEASE);
-}
-
-/* On an idle machine two threads can stay on one CPU for long; on a busy one they meet there now and then, and the
-   scheduler knows better. So a worker is moved when run after run it was last seen where another thread is. */
+/* Keeps workers off the CPU of the caller, who does not wait for them to start: two busy threads that meet on one CPU
+   are left there by the scheduler for many milliseconds while another CPU idles. Costs nothing while the caller stays. */
 void spread(Context *c) {
-    cpu_set_t taken;
     u32 caller_cpu = u32(sched_getcpu());
-    CPU_ZERO(&taken);
-    CPU_SET(caller_cpu, &taken);
-    for (u32 i = 1; i <= c->running_workers; i++) {
-        Worker *worker = &c->workers[i];
-        u32 cpu = __atomic_exchange_n(&worker->cpu, u32(UNKNOWN_CPU), __ATOMIC_RELAXED);
-        if (cpu == UNKNOWN_CPU) continue;
-        worker->meetings = CPU_ISSET(cpu, &taken) ? worker->meetings + 1 : 0;
-        CPU_SET(cpu, &taken);
-        if (worker->meetings < MOST_MEETINGS) continue;
-        worker->meetings = 0;
-        move(c, caller_cpu, i);
-    }
+    if (caller_cpu == c->caller_cpu) return;
+    cpu_set_t cpus;
+    if (pthread_getaffinity_np(pthread_self(), sizeof cpus, &cpus)) return;
+    CPU_CLR(caller_cpu, &cpus);
+    if (!CPU_COUNT(&cpus)) return;
+    for (u32 i = 1; i <= c->running_workers; i++)
+        pthread_setaffinity_np(pthread_t(c->workers[i].handle), sizeof cpus, &cpus);
+    c->caller_cpu = caller_cpu;
 }
 
 }  // namespace
@@ -187,11 +153,11 @@ void prepare_pool(Context *c) {
 }
 
 u32 start_pool(Context *c) {
+    c->caller_cpu = UNKNOWN_CPU;
     for (u32 i = 1; i < c->threads; i++) {
         Worker *worker = &c->workers[i];
         worker->index = i;
         worker->context = c;
-        worker->cpu = UNKNOWN_CPU;
         u32 status = start_thread(&worker->handle, &worker->stack, c->worker_stack_bytes, worker_main, worker);
         if (status != OK) return status;
         c->running_workers = i;
