@@ -6,6 +6,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -30,6 +31,9 @@ from ullage.runtime.load import load
 from ullage.runtime.tensors import numpy_dtype
 from ullage.scratch import Scratch
 from ullage.target import available_threads
+
+_SETTLE_SECONDS = 0.25
+"""Thread pools go on spinning after a run: OpenMP's of LLVM for 0.2 s."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,12 @@ class _Worker:
     ) -> None:
         self._process.kill()
         self._process.communicate()
+
+    def measure(self) -> None:
+        """One run that counts, once the threads of the others have stopped spinning and the caches are this one's."""
+        time.sleep(_SETTLE_SECONDS)
+        self.ask("run")
+        self.seconds.append(self.ask("run").get("seconds", float("nan")))
 
     def answer(self) -> dict[str, Any]:
         """The next line from the worker; a dead worker answers with a status that says so."""
@@ -186,7 +196,7 @@ def run_rounds(jobs: Sequence[Job], rounds: int) -> list[Row]:
             rows.append(Row(job.system, status))
         for _ in range(rounds):
             for worker in ready:
-                worker.seconds.append(worker.ask("run").get("seconds", float("nan")))
+                worker.measure()
         finished = {worker.job.system: _finish(worker) for worker in ready}
     return [finished.get(row.system, row) for row in rows]
 
