@@ -21,6 +21,7 @@ from benchmarks.sentences import SENTENCES, minilm
 from tests.cgroup import run_limited, unavailable
 from ullage.arrays import write_arrays
 from ullage.budget import format_bytes
+from ullage.errors import UllageError
 from ullage.facts import seconds_text
 from ullage.flow import capture, prepare
 from ullage.options import CompileOptions
@@ -141,8 +142,8 @@ def _summary(result: Result, least: int, weights: int, eager_seconds: float) -> 
 
 def _sentences(result: Result, expected: Any) -> Table:
     table = Table(title="Embeddings beside eager PyTorch's", header_style="bold")
-    table.add_column("sentence", no_wrap=True)
-    table.add_column("cosine", justify="right", no_wrap=True)
+    table.add_column("sentence", no_wrap=True, max_width=60)
+    table.add_column("cosine", justify="right", no_wrap=True, min_width=9)
     for sentence, cosine in zip(SENTENCES, _cosines(result.embeddings, expected), strict=True):
         table.add_row(sentence, f"{cosine:.7f}")
     return table
@@ -182,4 +183,7 @@ def _verdict(console: Console, results: Sequence[Result], expected: Any) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except UllageError as error:
+        sys.exit(f"ullage: error: {error}")
