@@ -10,8 +10,8 @@ from torch.fx import Node
 from ullage.codegen.emit import Spec
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.lower import load_table
-from ullage.codegen.lower.table import TABLE
-from ullage.codegen.lower.templates import TEMPLATES
+from ullage.codegen.lower.table import TABLE, fake, node_of
+from ullage.codegen.lower.templates import CONVOLUTION, TEMPLATES
 from ullage.codegen.lower.views import view_source
 from ullage.codegen.schedule.concat import parts_in_place
 from ullage.codegen.schedule.constants import ConstantPool
@@ -49,8 +49,8 @@ class Scheduled:
 def build_schedule(captured: CapturedModel, target: Target) -> Scheduled:
     """Fuse, lay out and lower a captured model; raises UnsupportedOperator naming all operators without a lowering."""
     load_table()
-    _refuse_unknown(captured)
     facts, graph = ModelFacts(captured), captured.module.graph
+    _refuse_unknown(facts)
     weights = Weights(facts, ConstantPool(captured.constants, target))
     groups = Grouping(graph, TrialLowering(weights, facts.dim_max), facts.is_constant).run()
     homes = output_homes(facts)
@@ -73,13 +73,26 @@ def _scheduled(emission: Emission, groups: tuple[Group, ...]) -> Scheduled:
     )
 
 
-def _refuse_unknown(captured: CapturedModel) -> None:
+def _refuse_unknown(facts: ModelFacts) -> None:
     unknown: dict[str, list[str]] = {}
-    for node in captured.module.graph.nodes:
-        if node.op == "call_function" and not _known(node):
-            unknown.setdefault(str(node.target), []).append(origin(node))
+    for node in facts.captured.module.graph.nodes:
+        if node.op != "call_function":
+            continue
+        name = None if _known(node) else str(node.target)
+        if node.target is CONVOLUTION:
+            name = _unknown_convolution(facts, node)
+        if name is not None:
+            unknown.setdefault(name, []).append(origin(node))
     if unknown:
         raise UnsupportedOperator(unknown, "Rewrite the model without them, or capture the part that can be compiled.")
+
+
+def _unknown_convolution(facts: ModelFacts, node: Node) -> str | None:
+    """What a convolution is that the templates do not cover."""
+    spatial = fake(node).dim() - 2
+    if spatial not in (1, 2):
+        return f"{node.target} over {spatial} dimensions"
+    return None if facts.is_constant(node_of(node.args[1])) else f"{node.target} with a computed weight"
 
 
 def _known(node: Node) -> bool:

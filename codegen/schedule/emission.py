@@ -26,15 +26,17 @@ from ullage.codegen.lower.operands import (
 from ullage.codegen.lower.shapes import numel, shape_of
 from ullage.codegen.lower.table import argument, fake, node_of
 from ullage.codegen.lower.templates import ATTENTION, CONVOLUTION, LINEAR
-from ullage.codegen.lower.values import View
+from ullage.codegen.lower.values import NotFusable, View
 from ullage.codegen.lower.views import Expand
 from ullage.codegen.schedule.concat import part_view, parts_of
+from ullage.codegen.schedule.facts import origin
 from ullage.codegen.schedule.groups import Group
 from ullage.codegen.schedule.launches import Launches
 from ullage.codegen.schedule.layout import channels_last
 from ullage.codegen.schedule.lowering import lower_group, outside, source_of
 from ullage.codegen.schedule.memory import Memory
 from ullage.codegen.schedule.weights import Weights
+from ullage.errors import UnsupportedOperator
 from ullage.plan.steps import Gather, Operand
 
 
@@ -69,7 +71,11 @@ class Emission:
         self, name: str, nodes: Sequence[Node], outputs: Sequence[tuple[Node, View]], operands: Operands | None
     ) -> None:
         resolve = outside(nodes, self.memory.resolve)
-        spec, builder = lower_group(nodes, outputs, operands, resolve, self.launches.dim_max)
+        try:
+            spec, builder = lower_group(nodes, outputs, operands, resolve, self.launches.dim_max)
+        except NotFusable as reason:
+            places = [origin(node) for node in nodes]
+            raise UnsupportedOperator({f"{nodes[0].target} ({reason})" if nodes else name: places}) from reason
         self.launches.add(name, spec, builder, self.memory.storages)
 
     def _copy(self, node: Node, target: View, name: str) -> None:

@@ -10,8 +10,7 @@ from ullage.codegen.lower.geometry import Geometry
 from ullage.codegen.lower.operands import Packed
 from ullage.codegen.lower.table import node_of
 from ullage.codegen.schedule.constants import ConstantPool
-from ullage.codegen.schedule.facts import ModelFacts, origin
-from ullage.errors import UnsupportedOperator
+from ullage.codegen.schedule.facts import ModelFacts
 
 
 @dataclass(frozen=True)
@@ -26,10 +25,8 @@ class Weights:
         return self.pool.panels(str(weight.target), 0) if self.facts.is_constant(weight) else None
 
     def convolution(self, anchor: Node) -> Packed:
-        """The packed weight of a convolution; raises UnsupportedOperator if it is computed."""
+        """The packed weight of a convolution, which is a constant."""
         weight = node_of(anchor.args[1])
-        if not self.facts.is_constant(weight):
-            raise UnsupportedOperator({"aten.convolution with a computed weight": [origin(anchor)]})
         geometry = Geometry.of(anchor)
         if geometry.depthwise:
             return self.pool.depthwise(str(weight.target))

@@ -47,10 +47,27 @@ def test_all_unsupported_operators_are_named_with_their_origin() -> None:
     assert "sort" in str(refused.value) and "digamma" in str(refused.value)
 
 
-def test_a_computed_convolution_weight_is_refused_by_name() -> None:
-    class Computed(nn.Module):
-        def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.conv2d(x, w)
+class Convolutions(nn.Module):
+    """Convolutions that no template covers, beside an unknown operator."""
 
-    with pytest.raises(UnsupportedOperator, match="computed weight"):
-        schedule(Computed(), (torch.randn(1, 3, 8, 8), torch.randn(4, 3, 3, 3)))
+    def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """[1, 3, 8, 8] and [4, 3, 3, 3] → [1, 4, 6, 6]."""
+        planes = torch.conv3d(x[:, :, None], torch.ones(3, 3, 1, 1, 1))[:, :, 0]
+        return torch.digamma(torch.conv2d(planes, w))
+
+
+def test_convolutions_that_no_template_covers_are_refused_with_the_rest() -> None:
+    with pytest.raises(UnsupportedOperator) as refused:
+        schedule(Convolutions(), (torch.randn(1, 3, 8, 8), torch.randn(4, 3, 3, 3)))
+    message = str(refused.value)
+    assert "over 3 dimensions" in message and "with a computed weight" in message and "digamma" in message
+    assert len(refused.value.operators) == 3
+
+
+def test_a_form_of_an_operator_that_has_no_lowering_is_refused_with_its_reason() -> None:
+    class Attention(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.scaled_dot_product_attention(x, x, x)
+
+    with pytest.raises(UnsupportedOperator, match="5 dimensions"):
+        schedule(Attention(), (torch.randn(2, 2, 2, 4, 8),))
