@@ -1,7 +1,10 @@
-"""One spelling for convolutions: `aten.convolution` in two dimensions; one dimension is a height of 1."""
+"""One spelling for convolutions: `aten.convolution` in two dimensions; one dimension is a height of 1, and three
+dimensions are a sum over the planes of the kernel.
+"""
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import torch
@@ -54,6 +57,33 @@ def with_height(edit: Editor, node: Node) -> Match | None:
     return Match("give a convolution a height of 1", build)
 
 
+def by_planes(edit: Editor, node: Node) -> Match | None:
+    """A three-dimensional convolution is the sum of a two-dimensional one for each plane of its kernel."""
+    x, weight, bias, stride, padding, dilation, transposed, _, groups = args_of(node)
+    shape = [*shape_of(x), *shape_of(weight), *shape_of(node)]
+    if len(shape_of(node)) != 5 or transposed or not all(isinstance(size, int) for size in shape):
+        return None
+    flat = (stride[1:], padding[1:], dilation[1:], False, [0, 0], groups)
+
+    def build() -> Node:
+        around = [0, 0, 0, 0, padding[0], padding[0]]
+        wide = edit.call(aten.constant_pad_nd.default, x, around, 0.0) if padding[0] else x
+        planes = edit.call(aten.permute.default, wide, [0, 2, 1, 3, 4])
+        batch, _, count = shape_of(node)[:3]
+        parts = []
+        for depth in range(shape_of(weight)[2]):
+            first = depth * dilation[0]
+            chosen = edit.call(aten.slice.Tensor, planes, 1, first, first + stride[0] * (count - 1) + 1, stride[0])
+            images = edit.call(aten.reshape.default, chosen, [batch * count, *shape_of(chosen)[2:]])
+            kernel = edit.call(aten.select.int, weight, 2, depth)
+            parts.append(edit.call(aten.convolution.default, images, kernel, None if depth else bias, *flat))
+        total = reduce(lambda left, right: edit.call(aten.add.Tensor, left, right), parts)
+        apart = edit.call(aten.reshape.default, total, [batch, count, *shape_of(total)[1:]])
+        return edit.call(aten.permute.default, apart, [0, 2, 1, 3, 4])
+
+    return Match("split a convolution into the planes of its kernel", build)
+
+
 def _can_add_height(edit: Editor, x: Any) -> bool:
     return can_reshape(edit, shape_of(x), _high(x))
 
@@ -68,5 +98,5 @@ CONVOLUTION: RuleTable = {
     aten.conv3d.default: (convolution(False),),
     aten.conv_transpose1d.default: (convolution(True),),
     aten.conv_transpose2d.input: (convolution(True),),
-    aten.convolution.default: (with_height,),
+    aten.convolution.default: (with_height, by_planes),
 }

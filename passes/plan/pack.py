@@ -146,9 +146,7 @@ class _Placement:
     sequence: list[int]
 
 
-def _better(
-    best: _Placement | None, pieces: Sequence[Piece], sequence: list[int], units: Sequence[int]
-) -> _Placement:
+def _better(best: _Placement | None, pieces: Sequence[Piece], sequence: list[int], units: Sequence[int]) -> _Placement:
     """The better of `best` and the placements, first-fit and best-fit, of the pieces in this sequence."""
     for tight in (False, True):
         offsets = _place(pieces, sequence, tight)

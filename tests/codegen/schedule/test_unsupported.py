@@ -52,7 +52,7 @@ class Convolutions(nn.Module):
 
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """[1, 3, 8, 8] and [4, 3, 3, 3] → [1, 4, 6, 6]."""
-        planes = torch.conv3d(x[:, :, None], torch.ones(3, 3, 1, 1, 1))[:, :, 0]
+        planes = torch.conv_transpose3d(x[:, :, None], torch.ones(3, 3, 1, 1, 1))[:, :, 0]
         return torch.digamma(torch.conv2d(planes, w))
 
 
