@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ullage.codegen.cpp import ops
 from ullage.codegen.cpp.blocks import Lane
-from ullage.codegen.cpp.reductions import SUM_STEPS, Accumulator, Cascade, is_float_sum
+from ullage.codegen.cpp.reductions import SUM_STEPS, Accumulator, Cascade, is_float_sum, start_value
 from ullage.codegen.cpp.schedule import StagePlan
 from ullage.codegen.cpp.scope import Scope
 from ullage.codegen.cpp.vector_loops import (
@@ -201,10 +201,25 @@ def emit_body(scope: Scope, plan: StagePlan, accs: Accumulators, scans: dict[str
                 pending.setdefault(buffer, []).append(statement)
             case Reduce(name, _, value):
                 position = _position(plan.stage.loops) if by_name[name].is_position else None
-                by_name[name].update(scope, copy, value, position, valid)
+                guard, inner = _guarded(scope, s) if position is None else (None, value)
+                if guard is not None:
+                    scope.open(f"if ({scope.scalar(guard)})", skippable=True)
+                by_name[name].update(scope, copy, inner, position, valid)
+                if guard is not None:
+                    scope.close()
             case Scan(name, _, value):
                 _scan(scope, scans[name], copy, value)
     _flush(scope, pending)
+
+
+def _guarded(scope: Scope, reduce: Reduce) -> tuple[Expr | None, Expr]:
+    """The condition under which a whole vector contributes more than the neutral element (windows reach over edges)."""
+    neutral = start_value(reduce.op, reduce.value.dtype)
+    match reduce.value:
+        case Apply("where", (condition, inner, Const(other))) if other == neutral and not scope.varies(condition):
+            return condition, inner
+        case _:
+            return None, reduce.value
 
 
 def _scan(scope: Scope, acc: Accumulator, copy: int, value: Expr) -> None:
