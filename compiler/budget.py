@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ullage.cgroups import group_folders
 from ullage.errors import InputError
 
 _UNITS = {
@@ -15,7 +16,6 @@ _UNITS = {
     "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
 }  # fmt: skip
 _TEXT = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([a-z]*)\s*", re.IGNORECASE)
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +71,13 @@ def format_bytes(count: int) -> str:
 
 def free_bytes() -> int:
     """Bytes of RAM that this process may still take: what the machine has available, cut by every memory cgroup."""
-    free = [_available_bytes(), *(_cgroup_free(folder) for folder in _memory_cgroups())]
+    free = [_available_bytes(), *(_cgroup_free(folder) for folder in group_folders("memory"))]
     return max(1, min(value for value in free if value is not None))
 
 
 def limit_bytes() -> int | None:
     """The least limit of the memory cgroups that this process is in; None without one."""
-    limits = [_cgroup_limit(folder) for folder in _memory_cgroups()]
+    limits = [_cgroup_limit(folder) for folder in group_folders("memory")]
     return min((value for value in limits if value is not None), default=None)
 
 
@@ -87,25 +87,6 @@ def _available_bytes() -> int:
     if match is None:
         raise InputError("budget 'auto': this system does not tell its available memory; give bytes.")
     return int(match.group(1)) * 1024
-
-
-def _memory_cgroups() -> list[Path]:
-    """The folders of this process's memory cgroup and all above it (version 2, or the memory controller of 1)."""
-    lines = Path("/proc/self/cgroup").read_text().splitlines() if Path("/proc/self/cgroup").exists() else []
-    folders: list[Path] = []
-    for _, controllers, path in (line.split(":", 2) for line in lines):
-        if controllers == "" and (_CGROUP_ROOT / "cgroup.controllers").exists():
-            folders += _upward(_CGROUP_ROOT, path)
-        if "memory" in controllers.split(","):
-            folders += _upward(_CGROUP_ROOT / "memory", path)
-    return folders
-
-
-def _upward(root: Path, path: str) -> list[Path]:
-    """`root/path` and its parents down to the root; in a namespace the path may not exist, the root then stands in."""
-    folder = root / path.lstrip("/")
-    chain = [folder, *folder.parents]
-    return [f for f in chain[: chain.index(root) + 1] if f.is_dir()]
 
 
 def _cgroup_free(folder: Path) -> int | None:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ullage.budget import format_bytes, free_bytes, limit_bytes
+from ullage.cgroups import cpu_quota
 from ullage.scratch import cache_folder, disk_folder
 from ullage.target import available_threads, best_isa, host_features
 
@@ -38,6 +39,7 @@ def machine(fresh: bool = False) -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": available_threads(),
+        "cpu_quota": cpu_quota(),
         "isa": best_isa(),
         "instruction_sets": [name for name in _ISA_NAMES if name in features],
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -205,12 +207,13 @@ def packages() -> dict[str, str | None]:
 
 def as_text(facts: dict[str, Any]) -> str:
     """The facts for people, one per line."""
-    limit = facts["cgroup_limit_bytes"]
+    limit, quota = facts["cgroup_limit_bytes"], facts["cpu_quota"]
     missing = [name for name, version in facts["packages"].items() if version is None]
     present = [f"{name} {version}" for name, version in facts["packages"].items() if version is not None]
     lines = [
         f"system       {facts['system']}",
-        f"cpu          {facts['cpu']}: {facts['cores']} cores, {facts['threads']} threads, code for {facts['isa']}",
+        f"cpu          {facts['cpu']}: {facts['cores']} cores, {facts['threads']} threads, "
+        f"control group quota {f'{quota:.4g} CPUs' if quota is not None else 'none'}, code for {facts['isa']}",
         f"instructions {', '.join(facts['instruction_sets']) or 'none that Ullage uses'}",
         f"memory       {format_bytes(facts['memory_bytes'])}, {format_bytes(facts['memory_free_bytes'])} free, "
         f"control group limit {format_bytes(limit) if limit is not None else 'none'}",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ullage.cgroups import cpu_quota
 from ullage.errors import InputError
 
 _ISA_LANES = {"avx512": 16, "avx2": 8, "generic": 4}
@@ -20,6 +22,10 @@ _ISA_NEEDS = {
     "avx2": frozenset({"avx2", "fma", "f16c", "bmi2"}),
     "generic": frozenset(),
 }
+
+
+MOST_THREADS = 4096
+"""Threads of the largest plan that a runtime takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +67,7 @@ class Target:
     @staticmethod
     def parse(text: str, threads: int | None = None) -> Target:
         """Read `cpu`, `cpu:avx2`, `cpu:generic`, `cuda` or `cuda:sm_90`; raises InputError for anything else."""
-        count = threads if threads is not None else available_threads()
-        if count < 1:
-            raise InputError(f"threads must be at least 1, found {count}.")
+        count = available_threads() if threads is None else check_threads(threads)
         kind, _, isa = text.partition(":")
         if kind == "cpu" and (isa or best_isa()) in _ISA_LANES:
             return Target("cpu", isa or best_isa(), count)
@@ -90,19 +94,19 @@ def best_isa() -> str:
     return next(isa for isa in ("avx512", "avx2", "generic") if _ISA_NEEDS[isa] <= features)
 
 
+def check_threads(threads: object) -> int:
+    """A number of threads as a user gave it; InputError for anything but a whole number from 1 to `MOST_THREADS`."""
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+        raise InputError(f"threads must be a whole number from 1 to {MOST_THREADS}, found {threads!r}.")
+    return threads
+
+
 def available_threads() -> int:
-    """Threads worth using: the CPU affinity, cut to the cgroup's CPU quota (rounded up)."""
+    """Threads worth using: the CPUs of the affinity mask, at most as many as the cgroups' CPU quota rounded up.
+
+    Up, as the JVM does: one thread could not use all of a quota of 1.5 CPUs. The price is that two are stopped for the
+    rest of a period (100 ms as a rule) once its quota is spent, so single runs take longer while the mean does not.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    quota = _cgroup_cpu_quota()
-    return max(1, cores if quota is None else min(cores, -int(-quota // 1)))
-
-
-def _cgroup_cpu_quota() -> float | None:
-    v2 = Path("/sys/fs/cgroup/cpu.max")
-    if v2.exists():
-        limit, period = v2.read_text().split()
-        return None if limit == "max" else int(limit) / int(period)
-    v1 = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-    if v1.exists() and (limit_us := int(v1.read_text())) > 0:
-        return limit_us / int((v1.parent / "cpu.cfs_period_us").read_text())
-    return None
+    quota = cpu_quota()
+    return cores if quota is None else min(cores, math.ceil(quota))

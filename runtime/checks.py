@@ -21,10 +21,10 @@ from ullage.plan.plan import (
 )
 from ullage.plan.sizes import evaluate
 from ullage.plan.tables import command_pointers, round_up, tensor_bytes
+from ullage.target import MOST_THREADS
 
 CRC_BYTES = 4
 CONSTANT_ALIGNMENT_BYTES = 64
-_MOST_THREADS = 4096
 MOST_TASKS = (1 << 31) - 1
 _MOST_BYTES = 1 << 48
 
@@ -38,7 +38,7 @@ def check_plan(plan: Plan, kernels: int, weights_bytes: int) -> None:
 
 
 def _problems(plan: Plan, kernels: int, weights_bytes: int) -> Iterator[str]:
-    if not 1 <= plan.threads <= _MOST_THREADS:
+    if not 1 <= plan.threads <= MOST_THREADS:
         yield f"{plan.threads} threads"
     if not 0 <= plan.arena_bytes <= _MOST_BYTES:
         yield f"an arena of {plan.arena_bytes} bytes"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ullage import budget as module
+from ullage import cgroups
 from ullage.budget import Budget, format_bytes, free_bytes, limit_bytes, parse_budget, parse_bytes
 from ullage.errors import InputError
 
@@ -76,13 +76,10 @@ def fake_machine(root: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, s
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    original = Path.read_text
-    monkeypatch.setattr(module, "_CGROUP_ROOT", root)
-
-    def read_text(self: Path, *args: object, **kwargs: object) -> str:
-        return groups if self == Path("/proc/self/cgroup") else original(self)
-
-    monkeypatch.setattr(Path, "read_text", read_text)
+    own = root / "own-groups"
+    own.write_text(groups)
+    monkeypatch.setattr(cgroups, "_ROOT", root)
+    monkeypatch.setattr(cgroups, "_OWN_GROUPS", own)
 
 
 def test_the_tightest_group_of_version_2_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

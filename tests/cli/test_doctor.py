@@ -48,3 +48,15 @@ def test_text_names_every_part(small_measurements: Path, capsys: pytest.CaptureF
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert all(word in out for word in ("cpu", "memory", "rates", "compilers", "gpus", "packages"))
+
+
+def test_a_cpu_quota_is_shown(
+    small_measurements: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "cpu_quota", lambda: 1.5)
+    assert doctor.machine()["cpu_quota"] == 1.5
+    assert main(["doctor"]) == 0
+    assert "control group quota 1.5 CPUs" in capsys.readouterr().out
+    monkeypatch.setattr(doctor, "cpu_quota", lambda: None)
+    assert main(["doctor"]) == 0
+    assert "control group quota none" in capsys.readouterr().out

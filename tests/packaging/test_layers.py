@@ -10,8 +10,9 @@ from tests.packaging.sources import ROOT, import_name, imported_modules, source_
 
 ALLOWED: dict[str, tuple[str, ...]] = {
     "ullage.errors": (),
-    "ullage.target": ("ullage.errors",),
-    "ullage.budget": ("ullage.errors",),
+    "ullage.cgroups": (),
+    "ullage.target": ("ullage.cgroups", "ullage.errors"),
+    "ullage.budget": ("ullage.cgroups", "ullage.errors"),
     "ullage.artifact": ("ullage.errors", "ullage.plan", "ullage.target"),
     "ullage.plan": ("ullage.errors",),
     "ullage.graph": ("ullage.errors", "ullage.target"),
@@ -68,7 +69,8 @@ def test_our_packages_are_imported_under_their_own_name(path: Path) -> None:
 
 def lean_files() -> list[Path]:
     """Files that `ullage run` may load."""
-    lean = ("ullage.runtime", "ullage.plan", "ullage.errors", "ullage.target", "ullage.budget", "ullage.artifact")
+    lean = ("ullage.runtime", "ullage.plan", "ullage.errors", "ullage.cgroups", "ullage.target", "ullage.budget",
+            "ullage.artifact")  # fmt: skip
     return [path for path in source_files() if within(import_name(path), lean)]
 
 
