@@ -55,7 +55,7 @@ def build_schedule(captured: CapturedModel, target: Target) -> Scheduled:
     groups = Grouping(graph, TrialLowering(weights, facts.dim_max), facts.is_constant).run()
     homes = output_homes(facts)
     parts = parts_in_place(groups, homes, facts.math)
-    memory = Memory(facts, weights.pool, Layouts(graph), homes, parts)
+    memory = Memory(facts, weights.pool, Layouts(groups), homes, parts)
     emission = Emission(memory, weights, Launches(target, facts.dim_max))
     memory.declare_inputs()
     for group in groups:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch.fx import Graph, Node
+from torch.fx import Node
 
 from ullage.codegen.loops.ir import Const
 from ullage.codegen.lower.table import aten, fake
 from ullage.codegen.lower.templates import ATTENTION, CONVOLUTION, LINEAR
 from ullage.codegen.lower.values import View
 from ullage.codegen.lower.views import Permute, Reshape, view_op, view_source
+from ullage.codegen.schedule.groups import Group
 
 Order = tuple[int, ...]
 
@@ -18,14 +19,15 @@ Order = tuple[int, ...]
 class Layouts:
     """Chooses a dimension order for each value that gets memory of its own."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._anchors = {node: group.anchor for group in groups if group.kind == "template" for node in group.outputs}
 
     def order(self, node: Node, views: Mapping[Node, View]) -> Order:
         """Dimensions of the node from outermost to innermost in memory."""
         rank = fake(node).dim()
         plain = tuple(range(rank))
-        if node.target is CONVOLUTION:
+        anchor = self._anchors.get(node, node)
+        if anchor.target is CONVOLUTION and fake(anchor).dim() == rank:
             return channels_last(rank)
         if node.target is LINEAR:
             return plain

@@ -12,6 +12,7 @@ from ullage.codegen.lower.shapes import ordered_strides
 from ullage.codegen.lower.values import View
 from ullage.codegen.schedule.build import Scheduled
 from ullage.codegen.schedule.layout import channels_last, memory_order
+from ullage.plan.steps import Step
 
 torch.manual_seed(0)
 IMAGE = torch.randn(1, 3, 9, 7)
@@ -45,6 +46,8 @@ def test_an_image_is_turned_once_and_stays_so() -> None:
     module = nn.Sequential(*layers, nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     scheduled = schedule(module, (IMAGE,))
     assert len(copies(scheduled)) == 1
+    kernels = [scheduled.kernels[step.kernel] for step in scheduled.schedule.steps[1:] if isinstance(step, Step)]
+    assert not any("gather" in kernel.source for kernel in kernels)
     check(scheduled, module, (IMAGE,))
 
 
