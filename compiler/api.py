@@ -34,6 +34,7 @@ def compile(
     dynamic_shapes: object = None,
     input_specs: InputSpecs | None = None,
     progress: Progress | bool | None = None,
+    threads: int | None = None,
 ) -> Any:
     """Compile a module, a function or a model file inside a byte budget; without a model, return a decorator.
 
@@ -41,7 +42,7 @@ def compile(
     class is captured at its first call. Raises BudgetTooSmall, UnsupportedOperator, CaptureError or InputError.
     """
     options = CompileOptions(
-        budget, target, accuracy, quantize, sparsify, calibration, dynamic_shapes, input_specs, progress
+        budget, target, accuracy, quantize, sparsify, calibration, dynamic_shapes, input_specs, progress, threads
     )
     if model is None:
         return lambda decorated: _compile(decorated, example_inputs, example_kwargs, options)
@@ -81,11 +82,15 @@ def _as_tuple(inputs: Any) -> tuple[Any, ...]:
     return tuple(inputs)
 
 
-def load(path: str | Path, budget: BudgetLike = None) -> Runner:
-    """Open an artifact and allocate all it needs; runs without torch. Raises ArtifactError or BudgetTooSmall."""
+def load(path: str | Path, budget: BudgetLike = None, threads: int | None = None) -> Runner:
+    """Open an artifact and allocate all it needs; runs without torch.
+
+    `threads` is at most what the artifact was compiled for, the default as many of those as this process may use.
+    Raises ArtifactError, BudgetTooSmall, or InputError for a bad number of threads.
+    """
     from ullage.runtime.load import load as open_artifact
 
-    return open_artifact(path, budget)
+    return open_artifact(path, budget, threads)
 
 
 def minimum_budget(model: Any, example_inputs: tuple[Any, ...] | None = None, **options: Any) -> Budget:

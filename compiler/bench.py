@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ullage.arrays import read_arrays, write_arrays
+from ullage.artifact.reader import Artifact
 from ullage.bench_worker import SYSTEMS, Job
 from ullage.budget import format_bytes
 from ullage.checking import compare
@@ -27,10 +28,10 @@ from ullage.facts import seconds_text
 from ullage.flow import convert
 from ullage.options import CompileOptions, InputSpecs
 from ullage.reference import Reference, Tensors, as_tensor, open_reference, relative_error
+from ullage.runtime.executor import choose_threads
 from ullage.runtime.load import load
 from ullage.runtime.tensors import numpy_dtype
 from ullage.scratch import Scratch
-from ullage.target import available_threads
 
 _SETTLE_SECONDS = 0.25
 """Thread pools go on spinning after a run: OpenMP's of LLVM for 0.2 s."""
@@ -141,8 +142,12 @@ def bench(
     budget: str | None,
     input_specs: InputSpecs | None,
     rounds: int,
+    threads: int | None = None,
 ) -> Table:
-    """Compile `subject` if it is a model, then run it beside the other systems in `rounds` interleaved rounds."""
+    """Compile `subject` if it is a model, then run it beside the other systems in `rounds` interleaved rounds.
+
+    All run on `threads`; without it, on as many as are available and as the artifact was made for.
+    """
     names = [name.strip() for name in against if name.strip()]
     unknown = [name for name in names if name not in SYSTEMS]
     if unknown:
@@ -150,29 +155,39 @@ def bench(
     scratch = Scratch()
     is_artifact, model = Path(subject).suffix == ".ullage", reference or subject
     if is_artifact and reference is None:
-        return _alone(Path(subject), budget, names, scratch.path, rounds)
-    options = CompileOptions(budget=budget, input_specs=input_specs, progress=True)
+        return _alone(Path(subject), budget, names, scratch.path, rounds, threads)
+    options = CompileOptions(budget=budget, input_specs=input_specs, progress=True, threads=threads)
     artifact = Path(subject) if is_artifact else scratch.path / "model.ullage"
     if not is_artifact:
         convert(subject, options, artifact)
+    count = _threads(artifact, threads)
     truth = open_reference(model, options)
     inputs = truth.inputs()
     write_arrays(scratch.path / "inputs.npz", {name: as_array(tensor) for name, tensor in inputs.items()})
     outputs = tuple(spec.name for spec in truth.captured.outputs)
     jobs = [
-        Job(name, model, str(artifact), budget, input_specs, outputs, str(scratch.path), available_threads())
+        Job(name, model, str(artifact), budget, input_specs, outputs, str(scratch.path), count)
         for name in dict.fromkeys(["ullage", *names])
     ]
     return _judge(run_rounds(jobs, rounds), truth, inputs, scratch.path)
 
 
-def _alone(artifact: Path, budget: str | None, others: Sequence[str], folder: Path, rounds: int) -> Table:
+def _threads(artifact: Path, asked: int | None) -> int:
+    """Threads for all systems; InputError for more than the artifact was made for."""
+    with Artifact(artifact) as opened:
+        return choose_threads(opened.plan(opened.manifest.default).threads, asked)
+
+
+def _alone(
+    artifact: Path, budget: str | None, others: Sequence[str], folder: Path, rounds: int, threads: int | None
+) -> Table:
     """Only the artifact, on inputs of ones: without its model there is nothing for other systems to run."""
-    with load(artifact, budget) as runner:
+    with load(artifact, budget, threads) as runner:
         plan = runner.plan.raw
     specs = input_specs_of(plan, None)
     write_arrays(folder / "inputs.npz", {name: np.ones(shape, numpy_dtype(t)) for name, (t, shape) in specs.items()})
-    job = Job("ullage", "", str(artifact), budget, None, (), str(folder), available_threads())
+    count = choose_threads(plan.threads, threads)
+    job = Job("ullage", "", str(artifact), budget, None, (), str(folder), count)
     rows = run_rounds([job], rounds)
     skipped = [Row(name, "skipped: --reference MODEL names the model to run") for name in dict.fromkeys(others)]
     return Table((*rows, *skipped), all(row.status == "ok" for row in rows))

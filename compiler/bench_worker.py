@@ -99,7 +99,7 @@ def _ullage(job: Job) -> System:
     from ullage.runtime.load import load
 
     baseline = resident_high_water_bytes()
-    runner = load(job.artifact, job.budget)
+    runner = load(job.artifact, job.budget, job.threads)
     inputs = _inputs(job)
     return System(lambda: runner.run(inputs), baseline, lambda: int(runner.stats()["bytes_read"]["disk"]))
 

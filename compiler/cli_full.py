@@ -34,6 +34,9 @@ Accuracy = Annotated[str, typer.Option("--accuracy", metavar="A", help="exact, o
 Quantize = Annotated[str | None, typer.Option("--quantize", metavar="S", help="a quantization scheme")]
 Sparsify = Annotated[str | None, typer.Option("--sparsify", metavar="S", help="a sparsity scheme")]
 Calibration = Annotated[Path | None, typer.Option("--calibration", metavar="NPZ", help="inputs to judge lossy choices")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", metavar="N", help="threads to plan for; else the affinity and CPU quota")
+]
 Inputs = Annotated[
     list[str] | None, typer.Option("--input", metavar="NAME=DTYPE[SHAPE]", help="an input to capture with")
 ]
@@ -76,6 +79,7 @@ def _options(
     inputs: list[str] | None,
     dynamic: list[str] | None,
     calibration: Path | None = None,
+    threads: int | None = None,
 ) -> CompileOptions:
     return CompileOptions(
         budget=budget,
@@ -87,6 +91,7 @@ def _options(
         input_specs=parse_inputs(inputs or ()),
         dynamic_shapes=parse_ranges(dynamic or ()),
         progress=True,
+        threads=threads,
     )
 
 
@@ -111,10 +116,11 @@ def convert(
     calibration: Calibration = None,
     inputs: Inputs = None,
     dynamic: Dynamic = None,
+    threads: Threads = None,
     as_json: Json = False,
 ) -> int:
     """Capture, rewrite, generate code, write one file."""
-    options = _options(budget, target, accuracy, quantize, sparsify, inputs, dynamic, calibration)
+    options = _options(budget, target, accuracy, quantize, sparsify, inputs, dynamic, calibration, threads)
     _check_writable(output)
     from ullage.flow import convert as run
 
@@ -150,11 +156,12 @@ def plan(
     sparsify: Sparsify = None,
     inputs: Inputs = None,
     dynamic: Dynamic = None,
+    threads: Threads = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="PAGE", help="write one self-contained page")] = None,
     as_json: Json = False,
 ) -> int:
     """Everything up to the plan; without --budget the least budget and the frontier."""
-    options = _options(budget, target, accuracy, quantize, sparsify, inputs, dynamic)
+    options = _options(budget, target, accuracy, quantize, sparsify, inputs, dynamic, threads=threads)
     if html is not None:
         _check_writable(html)
     from ullage.facts import plan_json
@@ -203,13 +210,14 @@ def bench(
     ] = None,
     budget: BudgetText = None,
     inputs: Inputs = None,
+    threads: Threads = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="interleaved rounds")] = 10,
     as_json: Json = False,
 ) -> int:
     """Run several systems side by side: time, peak, bytes read, error."""
     from ullage.bench import bench as run
 
-    table = run(subject, against.split(","), reference, budget, parse_inputs(inputs or ()), rounds)
+    table = run(subject, against.split(","), reference, budget, parse_inputs(inputs or ()), rounds, threads)
     _print({"rows": [row.to_json() for row in table.rows]}, as_json, table.text())
     return 0 if table.passed else 1
 

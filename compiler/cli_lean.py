@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--input", type=Path, metavar="IN", help=".npz with input names as keys; .npy for one input")
     run.add_argument("--output", type=Path, metavar="OUT", help=".npz (or .npy for one output) to write")
     run.add_argument("--budget", metavar="BYTES", help="replan for this budget, such as 24MiB")
+    run.add_argument("--threads", type=int, metavar="N", help="threads, at most those that the file was made for")
     run.add_argument("--repeat", type=int, default=1, metavar="N", help="number of runs")
     run.add_argument("--json", action="store_true", help="print one JSON document")
     inspect = commands.add_parser(
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     if options.repeat < 1:
         raise InputError(f"--repeat must be at least 1, found {options.repeat}.")
     manifest = read_manifest(options.artifact)
-    with load(options.artifact, options.budget) as runner:
+    with load(options.artifact, options.budget, options.threads) as runner:
         inputs = {} if options.input is None else read_arrays(options.input, [i.name for i in manifest.inputs])
         outputs, document = _timed_runs(runner, inputs, options.repeat)
         if options.output is not None:

@@ -30,7 +30,7 @@ from ullage.plan.plan import Held, Plan
 from ullage.plan.simulate import Rates
 from ullage.plan.tables import stack_bytes
 from ullage.runtime.library import Library, code_bytes
-from ullage.target import Target
+from ullage.target import Target, available_threads
 
 Progress = Callable[[str, float], None]
 _LADDER_RUNGS = 5
@@ -84,7 +84,7 @@ class Prepared:
         return Planner(PlanRequest(schedule.schedule, schedule.inputs, schedule.outputs, held, threads, self._rates()))
 
     def _rates(self) -> Rates:
-        return rates_for(self.options.target, rates_file(), rates_key())
+        return rates_for(self.options.target, rates_file(), rates_key(), available_threads())
 
     @property
     def minimum_bytes(self) -> int:

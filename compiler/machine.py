@@ -25,13 +25,16 @@ def estimated_rates(target: Target) -> Rates:
     return Rates(flops_per_s, _MEMORY_BYTES_PER_S, _DISK_BYTES_PER_S, _DISK_LATENCY_S, _LAUNCH_SECONDS)
 
 
-def rates_for(target: Target, rates_file: Path, key: str) -> Rates:
-    """The measured rates under `key` in the doctor's file, else the estimate."""
+def rates_for(target: Target, rates_file: Path, key: str, measured_threads: int) -> Rates:
+    """The rates under `key` in the doctor's file, else the estimate.
+
+    Arithmetic was measured on `measured_threads` and is scaled to the target's; memory and disk are shared by all.
+    """
     known = json.loads(rates_file.read_text()) if rates_file.exists() else {}
     if key not in known:
         return estimated_rates(target)
     found = known[key]
+    flops_per_s = found["flops_per_s"] * target.threads / measured_threads
     return Rates(
-        found["flops_per_s"], found["memory_bytes_per_s"], found["disk_bytes_per_s"], found["disk_latency_s"],
-        _LAUNCH_SECONDS,
+        flops_per_s, found["memory_bytes_per_s"], found["disk_bytes_per_s"], found["disk_latency_s"], _LAUNCH_SECONDS,
     )  # fmt: skip

@@ -36,6 +36,7 @@ class CompileOptions:
     dynamic_shapes: object = None
     input_specs: InputSpecs | None = None
     progress: Progress | bool | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         self._refuse_lossy()
@@ -64,7 +65,7 @@ class CompileOptions:
     @cached_property
     def machine(self) -> Target:
         """What code is made for."""
-        return Target.parse(self.target)
+        return Target.parse(self.target, self.threads)
 
     @cached_property
     def limits(self) -> Budget | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ullage.artifact.reader import Artifact
-from ullage.errors import ArtifactError, UllageError
+from ullage.errors import ArtifactError, InputError, UllageError
 from ullage.plan.plan import Plan
 from ullage.plan.tables import stack_bytes
 from ullage.runtime.checks import check_plan
@@ -16,17 +16,17 @@ from ullage.runtime.failures import run_error, start_error
 from ullage.runtime.library import Library
 from ullage.runtime.memory import Region, present_bytes, refuse_beyond_machine
 from ullage.runtime.tables import Bindings, Tables
-from ullage.target import available_threads
+from ullage.target import available_threads, check_threads
 
 
 class Executor:
-    """Holds arena, tables, stacks and code of a plan, and runs it. Not for use by two threads at once.
+    """Holds arena, tables, stacks and code of a plan, and runs it on `threads`. Not for use by two threads at once.
 
     Raises ArtifactError for a plan that does not fit the artifact, UllageError when the system gives no memory or
     threads. `close` joins the threads and unmaps everything; a forked child must not use the parent's executor.
     """
 
-    def __init__(self, artifact: Artifact, plan_index: int, plan: Plan) -> None:
+    def __init__(self, artifact: Artifact, plan_index: int, plan: Plan, threads: int) -> None:
         self._artifact = artifact
         self._plan_index = plan_index
         self._process = os.getpid()
@@ -36,19 +36,18 @@ class Executor:
         self._started = False
         self._direct_file = open_direct(artifact.file)
         try:
-            self._open(plan)
+            self._open(plan, threads)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, plan: Plan) -> None:
+    def _open(self, plan: Plan, threads: int) -> None:
         kernels = self._library.kernels()
         check_plan(plan, len(kernels), self._artifact.weights.length)
         refuse_beyond_machine(plan.peak_bytes, "the plan")
         checksums = self._artifact.checksums()
         check_checksums(plan, checksums)
         self._arena = Region(plan.arena_bytes, "the arena")
-        threads = min(plan.threads, available_threads())
         files = (self._direct_file, self._artifact.file)
         bindings = Bindings(self._arena.address, kernels, *files, self._artifact.weights.offset, checksums, threads)
         self._tables = Tables(plan, bindings)
@@ -140,6 +139,15 @@ class Executor:
 
     def _error(self) -> UllageError:
         return run_error(self._opened().failure(), self._artifact, self._plan_index)
+
+
+def choose_threads(most: int, asked: int | None) -> int:
+    """Threads to run a plan for `most` on: those asked for, else as many as are available; InputError for more."""
+    if asked is None:
+        return min(most, available_threads())
+    if check_threads(asked) > most:
+        raise InputError(f"threads={asked}: the model was compiled for {most}; compile it with threads={asked}.")
+    return asked
 
 
 def open_direct(file: int) -> int:

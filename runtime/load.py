@@ -12,16 +12,17 @@ from ullage.runtime.runner import Runner
 from ullage.target import host_features
 
 
-def load(path: str | os.PathLike[str], budget: int | str | Budget | None = None) -> Runner:
-    """Load an artifact; with a budget, by the largest of its plans that fits.
+def load(path: str | os.PathLike[str], budget: int | str | Budget | None = None, threads: int | None = None) -> Runner:
+    """Load an artifact; with a budget, by the largest of its plans that fits; with `threads`, to run on that many.
 
     Raises ArtifactError for a file that is corrupt, truncated, of another version or made for another machine,
-    BudgetTooSmall if none of its plans fits, UllageError when the system gives no memory.
+    BudgetTooSmall if none of its plans fits, InputError for more threads than it was made for, UllageError when the
+    system gives no memory.
     """
     artifact = Artifact(path)
     try:
         check_machine(artifact.manifest, artifact.path)
-        return Runner(artifact, choose_plan(artifact.manifest, budget))
+        return Runner(artifact, choose_plan(artifact.manifest, budget), threads)
     except BaseException:
         artifact.close()
         raise

@@ -12,7 +12,7 @@ from ullage.artifact.reader import Artifact
 from ullage.errors import UllageError
 from ullage.plan.plan import Command, Gather, Launch, Plan, Read, TensorInfo
 from ullage.plan.view import PlanView
-from ullage.runtime.executor import Executor
+from ullage.runtime.executor import Executor, choose_threads
 from ullage.runtime.tensors import Array, Inputs, Outputs, OutputSet, Shape
 
 
@@ -28,14 +28,14 @@ class Runner:
     the runner usable: the next call starts afresh.
     """
 
-    def __init__(self, artifact: Artifact, plan_index: int) -> None:
+    def __init__(self, artifact: Artifact, plan_index: int, threads: int | None = None) -> None:
         plan = artifact.plan(plan_index)
         self._artifact = artifact
         self._plan_index = plan_index
         self._lock = threading.Lock()
         self._budget_bytes = plan.budget_bytes
         self._shapes: tuple[Shape, ...] | None = None
-        self._executor = Executor(artifact, plan_index, plan)
+        self._executor = Executor(artifact, plan_index, plan, choose_threads(plan.threads, threads))
         self._finalizer = weakref.finalize(self, _release, self._executor, artifact)
         self.inputs: tuple[TensorInfo, ...] = plan.inputs
         self.outputs: tuple[TensorInfo, ...] = plan.outputs
