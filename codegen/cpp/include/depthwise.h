@@ -109,20 +109,32 @@ ULL_FN void dw_pair_sums(const DwRun<C> &run, ull_vec32 *sum) {
             }
         }
 }
-template <class C, class R, int COLS, bool EDGE, bool TAIL, class F>
-ULL_FN void dw_pair_run(const DwRun<C> &run, ull_i64 output, ull_i64 width, const F &finish) {
+template <class C, class R, int COLS, bool EDGE, bool TAIL>
+static __attribute__((noinline)) void dw_pair_sums_apart(const DwRun<C> &run, ull_vec32 *sums) {
     ull_vec32 sum[2 * COLS];
     dw_pair_sums<C, R, COLS, EDGE, TAIL>(run, sum);
     DW_UNROLL
-    for (int j = 0; j < 2 * COLS; ++j) finish(output + j / COLS * width + j % COLS, sum[j]);
+    for (int j = 0; j < 2 * COLS; ++j) sums[j] = sum[j];
+}
+template <class C, class R, int COLS, bool EDGE, bool TAIL, bool LIGHT, class F>
+ULL_FN void dw_pair_run(const DwRun<C> &run, ull_i64 output, ull_i64 width, const F &finish) {
+    ull_vec32 sum[2 * COLS];
+    if constexpr (LIGHT) {
+        dw_pair_sums<C, R, COLS, EDGE, TAIL>(run, sum);
+        DW_UNROLL
+        for (int j = 0; j < 2 * COLS; ++j) finish(output + j / COLS * width + j % COLS, sum[j]);
+    } else {
+        dw_pair_sums_apart<C, R, COLS, EDGE, TAIL>(run, sum);
+        for (int j = 0; j < 2 * COLS; ++j) finish(output + j / COLS * width + j % COLS, sum[j]);
+    }
 }
 
 /* COLS outputs of two rows that are `width` outputs apart. */
-template <class C, class R, int COLS, bool TAIL, class F>
+template <class C, class R, int COLS, bool TAIL, bool LIGHT, class F>
 ULL_FN void dw_pair(const DwRun<C> &run, ull_i64 output, ull_i64 width, const F &finish) {
     constexpr int SPAN = (COLS - 1) * C::STRIDE + (C::KW - 1) * C::DILATION + 1;
     const bool inside = run.column >= 0 && run.column + SPAN <= run.columns;
-    if (!TAIL && inside) dw_pair_run<C, R, COLS, false, TAIL>(run, output, width, finish);
-    else dw_pair_run<C, R, COLS, true, TAIL>(run, output, width, finish);
+    if (!TAIL && inside) dw_pair_run<C, R, COLS, false, TAIL, LIGHT>(run, output, width, finish);
+    else dw_pair_run<C, R, COLS, true, TAIL, LIGHT>(run, output, width, finish);
 }
 #endif

@@ -55,7 +55,7 @@ class _Plan:
     def pairs(self) -> bool:
         """Whether all taps of a small kernel stay in registers while two output rows are computed."""
         height, width = self.spec.kernel
-        return self.target.isa == "avx512" and height > 1 and height * width <= _PAIR_TAPS and self.light
+        return self.target.isa == "avx512" and height > 1 and height * width <= _PAIR_TAPS
 
     def columns(self, longest: int) -> tuple[int, ...]:
         """Lengths of runs, longest first: even ones where the width is known, else a ladder down to one."""
@@ -201,9 +201,9 @@ def _vectors(plan: _Plan, x: str, skip: str, length: int, paired: bool) -> list[
 
 def _call(plan: _Plan, length: int, paired: bool, finish: str) -> str:
     tail = "true" if finish == "finish_rest" else "false"
-    if paired:
-        return f"dw_pair<Shape, Rows, {length}, {tail}>(run, output, out_w, {finish});"
     light = "true" if plan.light and finish == "finish" else "false"
+    if paired:
+        return f"dw_pair<Shape, Rows, {length}, {tail}, {light}>(run, output, out_w, {finish});"
     return f"dw_columns<Shape, {length}, {tail}, {light}>(run, output, {finish});"
 
 
