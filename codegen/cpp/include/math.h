@@ -1,4 +1,5 @@
-/* Elementary functions over N lanes, about 2 ulp in single precision; double precision goes through libm lane by lane.
+/* Elementary functions over N lanes, at most 2 ulp off in single precision (docs/vector-math.md says which how much); double
+ * precision goes through libm lane by lane.
  *
  * Polynomials are minimax fits. Products that feed sums are written as ull_fma or ull_mul, so that results do not depend
  * on what the compiler contracts. Denormals, infinities, NaNs and signed zeros are handled.
@@ -141,6 +142,14 @@ template <int N> ULL_FN ull_f32<N> ull_exp_times(ull_f32<N> x, float extra) {
     const ull_f32<N> p = ull_fma<N>(ull_exp_tail<N>(r), ull_mul<N>(r, r), r) + 1.0f;
     return ull_scale<N>(p, n + extra);
 }
+/* e^x 2^log2_scale = s + s p, neither rounded further; s is a power of two, |x| <= 120. */
+template <int N> struct ull_exp_parts { ull_f32<N> s, p; };
+template <int N> ULL_FN ull_exp_parts<N> ull_split_exp(ull_f32<N> x, int log2_scale) {
+    const ull_f32<N> magic = ull_splat<N>(0x1.8p23f), u = ull_fma<N>(x, ull_splat<N>(0x1.715476p0f), magic);
+    const ull_f32<N> r = ull_less_ln2<N>(x, u - magic);
+    const ull_f32<N> p = ull_fma<N>(ull_exp_tail<N>(r), ull_mul<N>(r, r), r);
+    return {ull_bits<ull_f32<N>>((ull_bits<ull_u32<N>>(u) + (unsigned)(127 + log2_scale)) << 23), p};
+}
 template <int N> ULL_FN ull_f32<N> ull_exp(ull_f32<N> x) {
     ULL_SCALARS_OF_FOUR(ull_exp);
     else return ull_exp_times<N>(x, 0.0f);
@@ -253,15 +262,31 @@ template <int N> ULL_FN ull_f32<N> ull_cos_part(ull_f32<N> r) {
     const ull_f32<N> p = ull_poly<N>(z, -0x1.242ab2p-22f, 0x1.a01120p-16f, -0x1.6c16b8p-10f, 0x1.555556p-5f, -0.5f);
     return ull_fma<N>(p, z, ull_splat<N>(1.0f));
 }
-template <int N> ULL_FN ull_f32<N> ull_tan_part(ull_f32<N> r) {
+/* r - over = x - n pi/2 as above, over below an ulp of r, for |x| <= 2^12: n times the middle part is exact. */
+template <int N> struct ull_long_turn { ull_f32<N> r, over, n; };
+template <int N> ULL_FN ull_long_turn<N> ull_long_quadrant(ull_f32<N> x) {
+    const ull_f32<N> n = ull_nearest<N>(x, 0x1.45f306p-1f);
+#if defined(__FMA__)
+    const ull_f32<N> most = ull_fma<N>(n, ull_splat<N>(-0x1.921fb4p0f), x), middle = ull_splat<N>(0x1.444p-24f);
+    const ull_f32<N> r = ull_fma<N>(-n, middle, most), over = ull_fma<N>(n, middle, r - most);
+    return {r, ull_fma<N>(n, ull_splat<N>(0x1.68c234p-39f), over), n};
+#else
+    const ull_f64<N> j = ull_to_f64<N>(n);
+    const ull_f64<N> wide = (ull_to_f64<N>(x) - j * 0x1.921fb544p0) - j * 0x1.0b4611a626331p-34;
+    const ull_f32<N> r = ull_to_f32<N>(wide);
+    return {r, ull_to_f32<N>(ull_to_f64<N>(r) - wide), n};
+#endif
+}
+/* tan(r - over), whose slope 1 + tan(r)^2 is taken as 1 + r^2. */
+template <int N> ULL_FN ull_f32<N> ull_tan_part(ull_f32<N> r, ull_f32<N> over) {
     const ull_f32<N> z = ull_mul<N>(r, r);
     const ull_f32<N> p = ull_poly<N>(z, 0x1.21595cp-8f, 0x1.db2c7ep-18f, 0x1.654f52p-7f, 0x1.5c3ae2p-6f, 0x1.bae7eep-5f,
                                      0x1.110d44p-3f, 0x1.555562p-2f);
-    return ull_fma<N>(ull_mul<N>(p, z), r, r);
+    return ull_fma<N>(ull_mul<N>(p, z), r, -ull_fma<N>(over, z, over)) + r;
 }
-/* Lanes beyond 2^16 (and infinities, NaNs) are redone by libm. */
-template <int N, class F> ULL_FN ull_f32<N> ull_large_by_libm(ull_f32<N> x, ull_f32<N> y, F f) {
-    const ull_m<N> large = ~(ull_abs_f32<N>(x) <= 65536.0f);
+/* Lanes beyond the limit (and infinities, NaNs) are redone by libm. */
+template <int N, class F> ULL_FN ull_f32<N> ull_large_by_libm(ull_f32<N> x, ull_f32<N> y, float limit, F f) {
+    const ull_m<N> large = ~(ull_abs_f32<N>(x) <= limit);
     if (__builtin_expect(ull_mask_bits<N>(large) != 0, 0))
         for (int l = 0; l < N; ++l)
             if (large[l]) y[l] = f(x[l]);
@@ -275,34 +300,39 @@ template <int N> ULL_FN ull_f32<N> ull_sine_of(ull_turn<N> t) {
 }
 template <int N> ULL_FN ull_f32<N> ull_sin(ull_f32<N> x) {
     ULL_SCALARS_OF_FOUR(ull_sin);
-    else return ull_large_by_libm<N>(x, ull_sine_of<N>(ull_quadrant<N>(x)), [](float v) { return __builtin_sinf(v); });
+    else {
+        const ull_f32<N> y = ull_sine_of<N>(ull_quadrant<N>(x));
+        return ull_large_by_libm<N>(x, y, 0x1p16f, [](float v) { return __builtin_sinf(v); });
+    }
 }
 template <int N> ULL_FN ull_f32<N> ull_cos(ull_f32<N> x) {
     ULL_SCALARS_OF_FOUR(ull_cos);
     else {
         ull_turn<N> t = ull_quadrant<N>(x);
         t.q = t.q + 1;
-        return ull_large_by_libm<N>(x, ull_sine_of<N>(t), [](float v) { return __builtin_cosf(v); });
+        return ull_large_by_libm<N>(x, ull_sine_of<N>(t), 0x1p16f, [](float v) { return __builtin_cosf(v); });
     }
 }
 template <int N> ULL_FN ull_f32<N> ull_tan(ull_f32<N> x) {
     ULL_SCALARS_OF_FOUR(ull_tan);
     else {
-        const ull_turn<N> t = ull_quadrant<N>(x);
-        const ull_f32<N> y = ull_tan_part<N>(t.r);
-        const ull_f32<N> z = ull_select<N>((t.q & 1) == 0, y, -1.0f / y);
-        return ull_large_by_libm<N>(x, z, [](float v) { return __builtin_tanf(v); });
+        const ull_long_turn<N> t = ull_long_quadrant<N>(x);
+        const ull_f32<N> y = ull_tan_part<N>(t.r, t.over);
+        const ull_f32<N> z = ull_select<N>((ull_to_i32<N>(t.n) & 1) == 0, y, -1.0f / y);
+        return ull_large_by_libm<N>(x, z, 0x1p12f, [](float v) { return __builtin_tanf(v); });
     }
 }
-/* (asin(x) - x) / x^3 in z = x^2 <= 1/4. */
+/* Beyond sin(pi / 2 - 1), folding at pi / 2 leaves angles of less than 1/2, with errors of half the size. */
+#define ULL_ASIN_FOLD 0x1.14a282p-1f
+/* (asin(x) - x) / x^3 in z = x^2, x <= ULL_ASIN_FOLD. */
 template <int N> ULL_FN ull_f32<N> ull_asin_tail(ull_f32<N> z) {
-    return ull_poly<N>(z, 0x1.33bbe8p-5f, 0x1.d7f1e4p-7f, 0x1.04a65cp-5f, 0x1.6cac3cp-5f, 0x1.33388ep-4f, 0x1.55554cp-3f);
+    return ull_poly<N>(z, 0x1.653088p-5f, 0x1.45fb16p-7f, 0x1.0e9c3p-5f, 0x1.6b7292p-5f, 0x1.3340e6p-4f, 0x1.55553ap-3f);
 }
 template <int N> ULL_FN ull_f32<N> ull_asin(ull_f32<N> x) {
     ULL_SCALARS_OF_FOUR(ull_asin);
     else {
         const ull_f32<N> a = ull_abs_f32<N>(x);
-        const ull_m<N> big = a > 0.5f;
+        const ull_m<N> big = a > ULL_ASIN_FOLD;
         const ull_f32<N> z = ull_select<N>(big, ull_fma<N>(a, ull_splat<N>(-0.5f), ull_splat<N>(0.5f)), ull_mul<N>(a, a));
         const ull_f32<N> s = ull_select<N>(big, ull_sqrt<N>(z), a);
         const ull_f32<N> y = ull_fma<N>(ull_mul<N>(ull_asin_tail<N>(z), z), s, s);
@@ -314,7 +344,7 @@ template <int N> ULL_FN ull_f32<N> ull_acos(ull_f32<N> x) {
     ULL_SCALARS_OF_FOUR(ull_acos);
     else {
         const ull_f32<N> a = ull_abs_f32<N>(x);
-        const ull_m<N> big = a > 0.5f;
+        const ull_m<N> big = a > ULL_ASIN_FOLD;
         const ull_f32<N> z = ull_select<N>(big, ull_fma<N>(a, ull_splat<N>(-0.5f), ull_splat<N>(0.5f)), ull_mul<N>(a, a));
         const ull_f32<N> s = ull_select<N>(big, ull_sqrt<N>(z), a);
         const ull_f32<N> y = ull_fma<N>(ull_mul<N>(ull_asin_tail<N>(z), z), s, s);
@@ -324,12 +354,12 @@ template <int N> ULL_FN ull_f32<N> ull_acos(ull_f32<N> x) {
         return ull_select<N>(big, ull_select<N>(x < 0.0f, far, two), middle);
     }
 }
-/* atan(x) for x in [0, tan(pi / 8)] about: (atan(x) - x) / x^3 in z = x^2. */
-template <int N> ULL_FN ull_f32<N> ull_atan_part(ull_f32<N> x) {
+/* atan(x) + low for x in [0, tan(pi / 8)] about: (atan(x) - x) / x^3 in z = x^2. */
+template <int N> ULL_FN ull_f32<N> ull_atan_part(ull_f32<N> x, ull_f32<N> low) {
     const ull_f32<N> z = ull_mul<N>(x, x);
     const ull_f32<N> p =
         ull_poly<N>(z, -0x1.f2591ap-5f, 0x1.b202b8p-4f, -0x1.23b6c4p-3f, 0x1.9991aep-3f, -0x1.55554ap-2f);
-    return ull_fma<N>(ull_mul<N>(p, z), x, x);
+    return ull_fma<N>(ull_mul<N>(p, z), x, low) + x;
 }
 template <int N> ULL_FN ull_f32<N> ull_atan(ull_f32<N> x) {
     ULL_SCALARS_OF_FOUR(ull_atan);
@@ -338,10 +368,10 @@ template <int N> ULL_FN ull_f32<N> ull_atan(ull_f32<N> x) {
         const ull_m<N> high = a > 0x1.3504f4p1f, mid = a > 0x1.a8279ap-2f; /* tan(3 pi / 8), tan(pi / 8) */
         const ull_f32<N> top = ull_select<N>(high, ull_splat<N>(-1.0f), ull_select<N>(mid, a - 1.0f, a));
         const ull_f32<N> bottom = ull_select<N>(high, a, ull_select<N>(mid, a + 1.0f, ull_splat<N>(1.0f)));
-        const ull_f32<N> y = ull_atan_part<N>(top / bottom);
         const ull_f32<N> base = ull_select<N>(high, ull_splat<N>(0x1.921fb6p0f), ull_splat<N>(0x1.921fb6p-1f));
         const ull_f32<N> low = ull_select<N>(high, ull_splat<N>(-0x1.777a5cp-25f), ull_splat<N>(-0x1.777a5cp-26f));
-        return ull_mulsign<N>(ull_select<N>(mid, base + (y + low), y), x);
+        const ull_f32<N> y = ull_atan_part<N>(top / bottom, ull_select<N>(mid, low, ull_splat<N>(0.0f)));
+        return ull_mulsign<N>(ull_select<N>(mid, base + y, y), x);
     }
 }
 /* In double precision: the quotient may be denormal and the sum with pi must round once. */
@@ -362,22 +392,22 @@ ULL_LIBM(ull_atan, __builtin_atan)
 #if defined(__AVX512F__)
 /* For t >= 0, piece k = round(t / step) < 32 has the coefficients table[..][k], highest first, in t - k step. */
 static const float ull_erf_table[6][32] __attribute__((aligned(64))) = {
-    {0.594332278f, 0.0982951224f, 0.0768221319f, 0.0288875122f, 0.0110763498f, -0.021657981f, -0.0418959334f,
+    {0.447923958f, 0.0982951224f, 0.0768221319f, 0.0288875122f, 0.0110763498f, -0.021657981f, -0.0418959334f,
      -0.0616164468f, -0.0728118643f, -0.0630537421f, -0.0456410199f, -0.0308800358f, -0.0142812906f, -0.00167803513f,
      0.00686677312f, 0.0107067367f, 0.0134219453f, 0.0125226583f, 0.0107474839f, 0.00827175844f, 0.00608021347f,
      0.0042081573f, 0.00276621943f, 0.00171592587f, 0.00101776584f, 0.000578913139f, 0.000315067475f,
      0.000164597892f, 8.25147363e-05f, 3.97584517e-05f, 1.8463068e-05f, 8.25274583e-06f},
-    {-0.0603611618f, 0.0677633882f, 0.125682861f, 0.160780266f, 0.186548978f, 0.179275259f, 0.160504788f,
+    {-0.0425805748f, 0.0677633882f, 0.125682861f, 0.160780266f, 0.186548978f, 0.179275259f, 0.160504788f,
      0.122796774f, 0.0622436367f, 0.0202247836f, 0.000169711479f, -0.0339304991f, -0.0359118953f, -0.0452189147f,
      -0.0403336808f, -0.0566099733f, -0.0230564661f, -0.0194865204f, -0.00949989352f, -0.0278055035f, -0.0233451501f,
      -0.0167136956f, 0.00152222894f, -0.00585700758f, -0.0128286583f, 0.000659568759f, 0.00551513629f, 0.0138645181f,
      0.0143006248f, -0.0015192508f, -0.00284307613f, -0.00882601365f},
-    {-0.373759538f, -0.358702064f, -0.309160262f, -0.234804794f, -0.146472946f, -0.0556980856f, 0.0267400071f,
+    {-0.37441498f, -0.358702064f, -0.309160262f, -0.234804794f, -0.146472946f, -0.0556980856f, 0.0267400071f,
      0.0929048881f, 0.138384268f, 0.162456825f, 0.16753003f, 0.157937959f, 0.138750657f, 0.114838473f, 0.090156585f,
      0.0674444661f, 0.0482213758f, 0.0330373757f, 0.0217241421f, 0.0137309255f, 0.00835025962f, 0.00489047589f,
      0.00276035047f, 0.00150253181f, 0.000789100188f, 0.00040001556f, 0.000195807123f, 9.25812055e-05f,
      4.22948724e-05f, 1.86735888e-05f, 7.96949826e-06f, 3.28843657e-06f},
-    {-2.97686802e-05f, -0.138857305f, -0.264999062f, -0.367610276f, -0.43940568f, -0.477198929f, -0.482237369f,
+    {-2.28046538e-05f, -0.138857305f, -0.264999062f, -0.367610276f, -0.43940568f, -0.477198929f, -0.482237369f,
      -0.459193021f, -0.4150801f, -0.358027458f, -0.295675993f, -0.234230846f, -0.178429335f, -0.130784914f,
      -0.0923866853f, -0.0628418773f, -0.0413787924f, -0.026251331f, -0.0161079857f, -0.00945767853f, -0.00538780075f,
      -0.00296872924f, -0.0016311045f, -0.0008187762f, -0.000371384609f, -0.000207168807f, -0.000117705371f,
@@ -457,9 +487,11 @@ template <int N> ULL_FN ull_f32<N> ull_from_sixteen(ull_f32<16> x) {
 template <int N> ULL_FN ull_f32<N> ull_sinh(ull_f32<N> x) {
     ULL_SCALARS_OF_FOUR(ull_sinh);
     else {
-        const ull_f32<N> a = ull_abs_f32<N>(x), t = ull_expm1<N>(a);
-        const ull_f32<N> y = 0.5f * (t + t / (t + 1.0f));
-        return ull_mulsign<N>(ull_select<N>(a > 20.0f, ull_exp_times<N>(a, -1.0f), y), x);
+        const ull_f32<N> a = ull_abs_f32<N>(x), z = ull_mul<N>(x, x);
+        const ull_f32<N> half = ull_exp_times<N>(a, -1.0f);
+        const ull_f32<N> p = ull_poly<N>(z, 0x1.756c1ep-19f, 0x1.a022bcp-13f, 0x1.1110ep-7f, 0x1.555556p-3f);
+        const ull_f32<N> near = ull_fma<N>(ull_mul<N>(p, z), x, x);
+        return ull_select<N>(a > 1.0f, ull_mulsign<N>(half - 0.25f / half, x), near);
     }
 }
 template <int N> ULL_FN ull_f32<N> ull_cosh(ull_f32<N> x) {
@@ -477,17 +509,22 @@ template <int N> ULL_FN ull_f32<N> ull_tanh(ull_f32<N> x) {
         const ull_f32<16> t = ull_raw_min<16>(ull_splat<16>(9.1f), ull_abs_f32<16>(w));
         return ull_from_sixteen<N>(ull_mulsign<16>(ull_piecewise(ull_tanh_table, t, 37.0f / 128.0f), w));
 #else
-        const ull_f32<N> a = ull_abs_f32<N>(x);
-        const ull_f32<N> t = ull_expm1<N>(ull_raw_min<N>(ull_splat<N>(10.0f), a) * 2.0f);
-        return ull_mulsign<N>(t / (t + 2.0f), x);
+        const ull_f32<N> a = ull_raw_min<N>(ull_splat<N>(9.1f), ull_abs_f32<N>(x)), z = ull_mul<N>(a, a);
+        const ull_f32<N> p =
+            ull_poly<N>(z, -0x1.9921a2p-8f, 0x1.58e518p-6f, -0x1.b91e7ep-5f, 0x1.110ceep-3f, -0x1.55554ap-2f);
+        const ull_exp_parts<N> e = ull_split_exp<N>(a + a, 0);
+        const ull_f32<N> far = 1.0f - 2.0f / ull_fma<N>(e.s, e.p, e.s + 1.0f);
+        return ull_mulsign<N>(ull_select<N>(a > 0.55f, far, ull_fma<N>(ull_mul<N>(p, z), a, a)), x);
 #endif
     }
 }
 template <int N> ULL_FN ull_f32<N> ull_sigmoid(ull_f32<N> x) {
     ULL_SCALARS_OF_FOUR(ull_sigmoid);
     else {
-        const ull_f32<N> z = ull_exp<N>(-ull_abs_f32<N>(x));
-        return ull_select<N>(x < 0.0f, z, ull_splat<N>(1.0f)) / (1.0f + z);
+        /* 1 / (1 + e^-x), all times 2^-24, which keeps e^-x finite down to where the result is zero. */
+        const ull_exp_parts<N> e = ull_split_exp<N>(ull_clamp<N>(-x, -20.0f, 104.5f), -24);
+        const ull_f32<N> sum = e.s + 0x1p-24f, lost = 0x1p-24f - (sum - e.s);
+        return 0x1p-24f / (ull_fma<N>(e.s, e.p, lost) + sum);
     }
 }
 template <int N> ULL_FN ull_f32<N> ull_erf(ull_f32<N> x) {
