@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
@@ -53,8 +54,11 @@ class Editor:
         return node
 
     def infer(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The fake result of a call whose arguments may hold nodes."""
-        with self.mode, torch.no_grad():
+        """The fake result of a call whose arguments may hold nodes.
+
+        Composite operators need the Python dispatcher for symbolic sizes (torch 2.11 fails in `linear` without).
+        """
+        with self.mode, enable_python_dispatcher(), torch.no_grad():
             return target(*map_arg(args, value_of), **map_arg(kwargs, value_of))
 
     def constant(self, node: object) -> ConstantRef | None:
