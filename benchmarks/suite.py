@@ -8,6 +8,7 @@ with the fastest of the others. Peak is resident memory over what the system's l
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -80,7 +81,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", default="")
     parser.add_argument("--plot", default="")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib: pip install 'ullage[plots]'")
+    return options
 
 
 def measure(model: str, batch: int, against: Sequence[str], rounds: int) -> Result:
