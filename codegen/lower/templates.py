@@ -152,7 +152,8 @@ def _lower_convolution(
 ) -> Conv2d:
     x, weight = operands.x, operands.weight
     shape = shape_of(fake(node))
-    geometry, padding = Geometry.of(node), _padding(builder, node)
+    geometry = Geometry.of(node)
+    padding = _padding(builder, node, geometry.padding)
     out_h, out_w = (ONE, shape[2]) if geometry.one_d else shape[2:]
     batch, channels = shape[0], shape[1]
     math = builder.math
@@ -174,9 +175,9 @@ def _lower_convolution(
     )  # fmt: skip
 
 
-def _padding(builder: Builder, node: Node) -> tuple[int, int]:
+def _padding(builder: Builder, node: Node, own: tuple[int, int]) -> tuple[int, int]:
     """Zeros before the first row and column, with those of a padding node in the group."""
-    own, around = Geometry.of(node).padding, Surround.of(node)
+    around = Surround.of(node)
     if around is None or around.node not in builder.members:
         return own
     return own[0] + around.low[0], own[1] + around.low[1]

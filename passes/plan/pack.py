@@ -19,7 +19,7 @@ Interval = tuple[int, int]
 _REPAIR_ROUNDS = 24
 _REPAIR_EFFORT = 6000
 _POLISH_EFFORT = 8000
-"""Placements of one piece that a step of the search may make."""
+"""Single pieces that the repair, and after it the local search, may place in all."""
 
 
 @dataclass(frozen=True, slots=True)
