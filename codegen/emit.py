@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ullage.codegen.cpp.emit import emit
+from ullage.codegen.cpp.emit import emit, walks_points
 from ullage.codegen.cpp.templates.attention import emit_attention
 from ullage.codegen.cpp.templates.conv import emit_conv
 from ullage.codegen.cpp.templates.depthwise import emit_depthwise
@@ -12,6 +12,8 @@ from ullage.codegen.loops.ir import LoopKernel
 from ullage.codegen.templates import Attention, Conv2d, Gemm, PackedDepthwise
 from ullage.errors import ToolchainError
 from ullage.target import Target
+
+__all__ = ["Spec", "emit_kernel", "walks_points"]
 
 Spec = LoopKernel | Gemm | Conv2d | Attention
 """What a kernel is generated from."""

@@ -2,8 +2,9 @@
 
 Call contract (C++): `extern "C" void SYMBOL(const UllageArgs *args, int64_t begin, int64_t end)` runs the tasks
 `begin..end` of one launch. `args->p[i]` are the kernel's buffers in order (locals left out), `args->n[i]` its run-time
-integers in order (`dims`, then for tiled kernels `first_tile` and `tile_count`), `args->shared` the launch's workspace,
-`args->thread` this thread's workspace. Tasks are independent. A kernel allocates nothing and calls nothing.
+integers in order (`dims`, then for tiled kernels `first_tile` and `tile_count`), `args->shared` the launch's workspace
+(zero when the launch begins), `args->thread` this thread's workspace. Tasks run in any order, on any thread. A kernel
+allocates nothing and calls nothing.
 """
 
 from __future__ import annotations

@@ -4,6 +4,10 @@ Every template computes `acc` (float32) at output coordinates and hands it to it
 value expressions use the coordinate variables named below and `Ref("acc", "float32")`. Along `n` an epilogue's loads
 and stores have stride 1 or 0 in the fast path; any other stride is right but slow. All operand expressions may use
 `Dim`s. Activations are row-major with the innermost dimension contiguous. The order of accumulation over `k` is fixed.
+
+`rows` is an epilogue that needs whole rows, such as a layer norm: a loop kernel in normal form with as many outer
+points as there are coordinates `m`, in the same order. Point m runs once all outputs of row m are stored, and of those
+it reads no other row's. Buffers of equal names are the same memory; `buffers` and `dims` hold those of `rows` too.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ullage.codegen.loops.ir import Buffer, Expr, Store
+from ullage.codegen.loops.ir import Buffer, Expr, LoopKernel, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Gemm:
     b_base: Expr | None = None
     b_stride_k: Expr | None = None
     b_stride_n: Expr | None = None
+    rows: LoopKernel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ class Conv2d:
     x_stride_w: Expr
     weight: PackedPanels | PackedDepthwise
     epilogue: tuple[Store, ...]
+    rows: LoopKernel | None = None
 
 
 @dataclass(frozen=True, slots=True)

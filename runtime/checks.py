@@ -27,6 +27,7 @@ CRC_BYTES = 4
 CONSTANT_ALIGNMENT_BYTES = 64
 MOST_TASKS = (1 << 31) - 1
 _MOST_BYTES = 1 << 48
+_MOST_WORKSPACE = (1 << 32) - 1
 
 
 def check_plan(plan: Plan, kernels: int, weights_bytes: int) -> None:
@@ -165,9 +166,10 @@ def _launch(plan: Plan, programs: _Programs, launch: Launch) -> bool:
         0 <= launch.kernel < len(plan.kernels)
         and programs.within(launch.tasks, MOST_TASKS)
         and all(programs.within(p, _MOST_BYTES) for p in launch.integers)
-        and 0 <= launch.shared <= plan.arena_bytes
+        and launch.shared >= 0
+        and 0 <= launch.shared_bytes <= min(_MOST_WORKSPACE, plan.arena_bytes - launch.shared)
         and launch.thread >= 0
-        and launch.thread_stride >= 0
+        and 0 <= launch.thread_stride <= _MOST_WORKSPACE
         and thread_end <= plan.arena_bytes
         and _step(plan, launch.step)
     )

@@ -14,7 +14,7 @@ from ullage.plan.tables import round_up
 from ullage.runtime.memory import anonymous_bytes, file_ranges
 
 Buffer = bytes | bytearray | memoryview
-_ABI = 1
+_ABI = 2
 _ELF_MAGIC = b"\x7fELF\x02\x01"
 _SHARED = 3
 _LOAD = 1

@@ -28,7 +28,7 @@ from ullage.plan.tables import (
 from ullage.runtime.checks import MOST_TASKS, data_bytes, is_packed, position, read_bytes
 from ullage.runtime.memory import Region
 
-_ABI = 1
+_ABI = 2
 _LAUNCH, _GATHER, _READ, _WAIT = range(4)
 _IDLE, _CHECKS_DUE = 0, 1
 _CONTEXT = struct.Struct("<IIqqqqQQQQQQQqqiiI")
@@ -234,7 +234,7 @@ class _Filler:
         self._put(word + 4, launch.tasks, 0, MOST_TASKS)
         self._words[word + 5] = arena + launch.shared
         self._words[word + 6] = arena + launch.thread
-        self._words[word + 7] = launch.thread_stride
+        self._words[word + 7] = launch.thread_stride | launch.shared_bytes << 32
 
     def _fill_gather(self, word: int, gather: Gather) -> None:
         wide = int(gather.ids_dtype == "int64")

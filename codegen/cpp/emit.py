@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from ullage.codegen.cpp import ops
@@ -56,6 +56,31 @@ def emit(kernel: LoopKernel, target: Target) -> Kernel:
         tasks=_renamed(to_size(cut.count), dims),
         thread_bytes=_renamed(_local_bytes(plain, _points_together(plan)), dims),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RowFunction:
+    """A loop kernel as the C++ function `name(const UllageArgs *args, ull_i64 first, ull_i64 last)` over outer points.
+
+    `args` holds the kernel's own buffers and dimensions, and `thread_bytes` of workspace.
+    """
+
+    text: str
+    thread_bytes: Size
+
+
+def walks_points(kernel: LoopKernel, target: Target) -> bool:
+    """Whether the outer points of a kernel in normal form are walked one by one, in order, by code for a target."""
+    return schedule(kernel, target).lane is None
+
+
+def emit_rows(kernel: LoopKernel, target: Target, name: str) -> RowFunction:
+    """The function of a kernel in normal form whose points are walked one by one; raises InputError."""
+    verify(kernel)
+    plain = _numbered(kernel)
+    plan = schedule(plain, target)
+    dims = {f"n{i}": name for i, name in enumerate(kernel.dims)}
+    return RowFunction(_Emitter(plain, plan).function(name), _renamed(_local_bytes(plain, 1), dims))
 
 
 def _renamed(size: Size, names: dict[str, str]) -> Size:
@@ -114,6 +139,15 @@ class _Emitter:
         head = f'extern "C" void {_SYMBOL}(const UllageArgs *args, ull_i64 begin, ull_i64 end)'
         return f"{head} {{\n{body}}}\n", cut
 
+    def function(self, name: str) -> str:
+        """The function `name` over a range of outer points."""
+        self.scope.open(None)
+        self._prelude()
+        self._points("first", "last", lambda: self._row("0L", "1", whole=True))
+        body = "".join(f"    {line}\n" for line in self.scope.close())
+        head = f"static __attribute__((noinline)) void {name}(const UllageArgs *args, ull_i64 first, ull_i64 last)"
+        return f"{head} {{\n{body}}}\n"
+
     def _prelude(self) -> None:
         scope = self.scope
         for i, name in enumerate(self.kernel.dims):
@@ -158,7 +192,10 @@ class _Emitter:
             return
         first = scope.name("ull_i64", f"{group} * {per_task}")
         last = scope.name("ull_i64", f"{first} + {per_task} < {rows} ? {first} + {per_task} : {rows}")
-        row = scope.fresh()
+        self._points(first, last, body)
+
+    def _points(self, first: str, last: str, body: Callable[[], None]) -> None:
+        scope, row = self.scope, self.scope.fresh()
         scope.open(f"for (ull_i64 {row} = {first}; {row} < {last}; ++{row})")
         self._decode(row)
         body()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from ullage.codegen.loops.ir import (
@@ -48,6 +48,21 @@ def map_stage(stage: Stage, f: Callable[[Expr], Expr]) -> Stage:
 def map_kernel(kernel: LoopKernel, f: Callable[[Expr], Expr]) -> LoopKernel:
     """The kernel with all expressions of all bodies replaced (extents stay)."""
     return replace(kernel, stages=tuple(map_stage(s, f) for s in kernel.stages))
+
+
+def with_buffers(kernel: LoopKernel, names: Mapping[str, str]) -> LoopKernel:
+    """The kernel with its buffers renamed (those that `names` leaves out keep their names)."""
+
+    def load(e: Expr) -> Expr:
+        return replace(e, buffer=names.get(e.buffer, e.buffer)) if isinstance(e, Load) else e
+
+    def store(s: Statement) -> Statement:
+        return replace(s, buffer=names.get(s.buffer, s.buffer)) if isinstance(s, Store) else s
+
+    named = map_kernel(kernel, lambda root: rewrite(root, load))
+    buffers = tuple(replace(b, name=names.get(b.name, b.name)) for b in kernel.buffers)
+    stages = tuple(Stage(stage.loops, tuple(store(s) for s in stage.body)) for stage in named.stages)
+    return replace(named, buffers=buffers, stages=stages)
 
 
 def guard_nested(kernel: LoopKernel) -> LoopKernel:

@@ -18,6 +18,7 @@ from ullage.codegen.schedule.constants import ConstantPool
 from ullage.codegen.schedule.emission import Emission
 from ullage.codegen.schedule.facts import ModelFacts, origin
 from ullage.codegen.schedule.groups import Group, Grouping
+from ullage.codegen.schedule.join_rows import RowJoiner
 from ullage.codegen.schedule.launches import Launches
 from ullage.codegen.schedule.layout import Layouts
 from ullage.codegen.schedule.lowering import TrialLowering
@@ -56,18 +57,20 @@ def build_schedule(captured: CapturedModel, target: Target) -> Scheduled:
     homes = output_homes(facts)
     parts = parts_in_place(groups, homes, facts.math)
     memory = Memory(facts, weights.pool, Layouts(groups), homes, parts)
-    emission = Emission(memory, weights, Launches(target, facts.dim_max))
+    emission = Emission(memory, weights)
     memory.declare_inputs()
     for group in groups:
         emission.group(group)
     emission.outputs()
-    return _scheduled(emission, groups)
+    RowJoiner(emission.steps, memory.storages, target, facts.dim_max).run()
+    return _scheduled(emission, groups, Launches(target, facts.dim_max))
 
 
-def _scheduled(emission: Emission, groups: tuple[Group, ...]) -> Scheduled:
-    memory, launches, pool = emission.memory, emission.launches, emission.weights.pool
+def _scheduled(emission: Emission, groups: tuple[Group, ...], launches: Launches) -> Scheduled:
+    memory, pool = emission.memory, emission.weights.pool
     facts = memory.facts
-    schedule = Schedule(tuple(launches.steps), memory.ordered_storages(), pool.constants(), dimensions(facts))
+    steps = launches.steps(emission.steps, memory.storages)
+    schedule = Schedule(steps, memory.ordered_storages(), pool.constants(), dimensions(facts))
     return Scheduled(
         schedule, launches.kernels, pool.packers(), input_infos(facts), output_infos(facts), groups, launches.specs
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from ullage.codegen.loops.ir import DTYPE_BYTES, Apply, Buffer, Expr, Load, LoopKernel, Store, walk
 from ullage.codegen.lower.index import IndexMath
@@ -20,6 +21,9 @@ def step_cost(spec: LoopKernel | Gemm | Conv2d | Attention, dim_max: Mapping[str
     def size(expr: Expr) -> int:
         return math.bounds(expr)[1] or 1
 
+    if isinstance(spec, Gemm | Conv2d) and spec.rows is not None:
+        flops, moved = step_cost(replace(spec, rows=None), dim_max)
+        return flops + _loop_cost(spec.rows, size)[0], moved
     match spec:
         case Gemm():
             rows, columns, inner = size(spec.batch) * size(spec.m), size(spec.n), size(spec.k)

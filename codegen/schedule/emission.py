@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch.fx import Node
@@ -31,8 +31,8 @@ from ullage.codegen.lower.views import Expand
 from ullage.codegen.schedule.concat import part_view, parts_of
 from ullage.codegen.schedule.facts import origin
 from ullage.codegen.schedule.groups import Group
-from ullage.codegen.schedule.launches import Launches
 from ullage.codegen.schedule.layout import channels_last
+from ullage.codegen.schedule.lowered import Lowered
 from ullage.codegen.schedule.lowering import lower_group, outside, source_of
 from ullage.codegen.schedule.memory import Memory
 from ullage.codegen.schedule.weights import Weights
@@ -42,11 +42,11 @@ from ullage.plan.steps import Gather, Operand
 
 @dataclass
 class Emission:
-    """Turns groups into steps over the memory of their nodes."""
+    """Turns groups into lowered kernels (and gathers) over the memory of their nodes."""
 
     memory: Memory
     weights: Weights
-    launches: Launches
+    steps: list[Lowered | Gather] = field(default_factory=list)
 
     def group(self, group: Group) -> None:
         """Append the steps of one group."""
@@ -72,11 +72,11 @@ class Emission:
     ) -> None:
         resolve = outside(nodes, self.memory.resolve)
         try:
-            spec, builder = lower_group(nodes, outputs, operands, resolve, self.launches.dim_max)
+            spec, builder = lower_group(nodes, outputs, operands, resolve, self.memory.facts.dim_max)
         except NotFusable as reason:
             places = [origin(node) for node in nodes]
             raise UnsupportedOperator({f"{nodes[0].target} ({reason})" if nodes else name: places}) from reason
-        self.launches.add(name, spec, builder, self.memory.storages)
+        self.steps.append(Lowered.of(name, spec, builder))
 
     def _copy(self, node: Node, target: View, name: str) -> None:
         self._launch(name, (), [(node, target)], None)
@@ -106,7 +106,7 @@ class Emission:
         out = self.memory.realise(node)
         if not out.contiguous:
             raise AssertionError("a gathered table is always written contiguously")
-        self.launches.steps.append(Gather(
+        self.steps.append(Gather(
             node.name, name, _whole(source, "r"), _ids_dtype(source), _whole(out, "w"), to_size(numel(source.shape)),
         ))  # fmt: skip
 

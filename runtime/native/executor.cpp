@@ -12,7 +12,7 @@ namespace {
 
 void run_tasks(void *what, i64 begin, i64 end, u32 thread) {
     const LaunchCommand *launch = static_cast<const LaunchCommand *>(what);
-    UllageArgs args = {launch->pointers, launch->integers, launch->shared, launch->thread + thread * launch->thread_stride};
+    UllageArgs args = {launch->pointers, launch->integers, launch->shared, launch->thread + i64(thread) * launch->thread_stride};
     launch->kernel(&args, begin, end);
 }
 
@@ -62,6 +62,7 @@ void request(Context *c, i64 index) {
 bool run_command(Context *c, Command *command) {
     switch (command->kind) {
         case LAUNCH:
+            if (command->launch.shared_bytes) memset(command->launch.shared, 0, command->launch.shared_bytes);
             parallel(c, run_tasks, &command->launch, command->launch.tasks, c->threads);
             return true;
         case GATHER:

@@ -9,7 +9,7 @@ typedef unsigned int u32;
 typedef unsigned long u64;
 typedef long i64;
 
-enum : u32 { ULL_ABI = 1 };
+enum : u32 { ULL_ABI = 2 };
 enum : i64 { PAGE_BYTES = 4096 };
 enum CommandKind : u32 { LAUNCH = 0, GATHER = 1, READ = 2, WAIT = 3 };
 enum BlockState : u32 { IDLE = 0, QUEUED = 1, READY = 2, FAILED = 3 };
@@ -22,9 +22,10 @@ struct LaunchCommand {
     void *const *pointers;
     const i64 *integers;
     i64 tasks;
-    char *shared;
+    char *shared; /* zeroed before each launch */
     char *thread;
-    i64 thread_stride;
+    u32 thread_stride;
+    u32 shared_bytes;
 };
 
 struct GatherCommand {

@@ -96,7 +96,7 @@ void fill_commands(Setup *s, char *staging) {
     for (i64 b = 0; b < BLOCKS; b++) {
         if (b < BLOCKS - 1) *next++ = block_command(WAIT, b);
         Command launch = {};
-        launch.launch = {xor_tiles, s->pointers + 2 * b, s->integers + b, PER_BLOCK, nullptr, staging, 0};
+        launch.launch = {xor_tiles, s->pointers + 2 * b, s->integers + b, PER_BLOCK, nullptr, staging, 0, 0};
         *next++ = launch;
         if (b < BLOCKS - 1) *next++ = block_command(READ, following(b));
     }

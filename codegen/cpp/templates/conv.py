@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ullage.codegen.cpp.templates.conv_taps import Taps, conv_taps
 from ullage.codegen.cpp.templates.gemm import emit_gemm, vector_variants
+from ullage.codegen.cpp.templates.row_epilogue import RowEpilogue
 from ullage.codegen.cpp.templates.tile import ELEMENT, ROW_POINTERS, TileSet, full_rows, row_variants
 from ullage.codegen.cpp.templates.tile_counts import RowBlocks, ceil_div, combine, fold, known, row_blocks, to_size
 from ullage.codegen.cpp.templates.tile_epilogue import Epilogue, used
@@ -36,6 +37,7 @@ class _Plan:
     weight: PackedPanels
     names: Names
     epilogue: Epilogue
+    row_epilogue: RowEpilogue
     taps: Taps
     tiles: TileSet
     grid_h: Expr
@@ -107,16 +109,19 @@ def emit_conv(spec: Conv2d, target: Target) -> Kernel:
     """
     if _is_matrix_product(spec):
         return emit_gemm(_as_gemm(spec), target)
-    plan = _plan(with_numbered_dims(spec), target)
-    return finish(
-        functions=plan.epilogue.fused_functions() if plan.fused else plan.tiles.functions(),
+    plan = _plan(with_numbered_dims(replace(spec, rows=None)), RowEpilogue(spec, target))
+    kernel = finish(
+        functions=plan.row_epilogue.functions()
+        + (plan.epilogue.fused_functions() if plan.fused else plan.tiles.functions()),
         body=_body(plan),
         buffers=spec.buffers,
         dims=spec.dims,
         tasks=to_size(combine("mul", plan.blocks.count, len(plan.taps.phases))),
         tiled=True,
         thread_bytes=Size((plan.thread_floats * 4,)).align(64),
+        shared_bytes=plan.row_epilogue.shared_bytes(plan.blocks.count),
     )
+    return plan.row_epilogue.with_workspace(kernel)
 
 
 def _is_matrix_product(spec: Conv2d) -> bool:
@@ -142,10 +147,12 @@ def _as_gemm(spec: Conv2d) -> Gemm:
         a_row=combine("mul", Var("m"), spec.x_stride_w),
         epilogue=spec.epilogue,
         weight=spec.weight,
+        rows=spec.rows,
     )
 
 
-def _plan(spec: Conv2d, target: Target) -> _Plan:
+def _plan(spec: Conv2d, row_epilogue: RowEpilogue) -> _Plan:
+    target = row_epilogue.target
     check_operands(spec, [spec.x_buffer], target)
     assert isinstance(spec.weight, PackedPanels)
     dtype = next(buffer.dtype for buffer in spec.buffers if buffer.name == spec.x_buffer)
@@ -164,7 +171,9 @@ def _plan(spec: Conv2d, target: Target) -> _Plan:
     blocks = row_blocks(rows, target.threads, full, _BLOCK_ROWS)
     names = Names.of(spec.buffers, spec.dims)
     epilogue = Epilogue(spec.epilogue, names, tiles, target, spec.weight.n, batch=False)
-    return _Plan(spec, spec.weight, names, epilogue, conv_taps(spec), tiles, grid_h, grid_w, rows, blocks, dtype)
+    return _Plan(
+        spec, spec.weight, names, epilogue, row_epilogue, conv_taps(spec), tiles, grid_h, grid_w, rows, blocks, dtype
+    )  # fmt: skip
 
 
 def _body(plan: _Plan) -> list[str]:
@@ -180,6 +189,7 @@ def _body(plan: _Plan) -> list[str]:
         f"const ull_i64 first_tile = args->n[{len(plan.spec.dims)}];",
         *_tables(taps),
         *_operands(plan),
+        *plan.row_epilogue.setup(),
         "for (ull_i64 task = begin; task < end; ++task) {",
         *indent([*_task(plan), *_pixels(plan)]),
         f"  for (ull_i64 s = first; s == first || s < last; s += {taps.per_chunk})",
@@ -193,6 +203,7 @@ def _body(plan: _Plan) -> list[str]:
         *indent([*rows, *tile], 6),
         "    }",
         "  }",
+        *indent(plan.row_epilogue.after_task("row_begin", "row_begin + block_rows")),
         "}",
     ]
     return [*used(declarations, lines), *lines]
@@ -245,16 +256,17 @@ def _task(plan: _Plan) -> list[str]:
     """Which outputs, weights, phase and rows a task is about."""
     weight, count = plan.weight, len(plan.taps.phases)
     lines = [
-        f"const ull_i64 tile = task / ({count} * BLOCKS), all = first_tile + tile;",
+        *plan.row_epilogue.place(f"({count} * BLOCKS)"),
+        "const ull_i64 all = first_tile + tile;",
         f"const ull_i64 group = all / {weight.tiles_per_group}, n_limit = (group + 1) * {weight.n};",
         f"const ull_i64 n_begin = group * {weight.n} + all % {weight.tiles_per_group} * {weight.nr};",
         f"const ull_i64 n_end = n_begin + {weight.nr} < n_limit ? n_begin + {weight.nr} : n_limit;",
         *plan.tiles.choose_vectors("n_end - n_begin"),
         f"const {ELEMENT[weight.dtype]} *const weights = (const {ELEMENT[weight.dtype]} *)"
         f"((const char *){plan.names.buffers['w']} + tile * {weight.tile_bytes});",
-        f"const int *const phase = phases[task / BLOCKS % {count}];",
+        "const int *const phase = phases[block / BLOCKS];",
         "const ull_i64 first = phase[0], last = phase[1];",
-        "const ull_i64 row_begin = task % BLOCKS * BLOCK;",
+        "const ull_i64 row_begin = block % BLOCKS * BLOCK;",
         "const ull_i64 block_rows = row_begin + BLOCK < ROWS ? BLOCK : ROWS - row_begin;",
     ]
     return lines

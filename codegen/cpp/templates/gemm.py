@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ullage.codegen.cpp.templates.row_epilogue import RowEpilogue
 from ullage.codegen.cpp.templates.tile import ELEMENT, ROW_POINTERS, TileSet, full_rows, row_variants
 from ullage.codegen.cpp.templates.tile_counts import (
     CHUNK_STEPS,
@@ -49,6 +50,7 @@ class _Plan:
     blocks: RowBlocks
     names: Names
     epilogue: Epilogue
+    row_epilogue: RowEpilogue
 
     def dtype(self, name: str) -> str:
         """The storage type of a buffer."""
@@ -101,23 +103,27 @@ def emit_gemm(spec: Gemm, target: Target) -> Kernel:
     Each output is a sum of chunks of k (`chunk_steps(k)` long, in order) of sequential fused multiply-adds, whatever
     the rows, tiles and threads. Raises InputError if the operands' dtypes or the panel width do not suit.
     """
-    plan = _plan(with_numbered_dims(spec), target)
+    plan = _plan(with_numbered_dims(replace(spec, rows=None)), RowEpilogue(spec, target))
     tasks = plan.blocks.count
     if spec.weight is None:
         tasks = combine("mul", combine("mul", fold(plan.spec.batch), ceil_div(plan.n, plan.tiles.width)), tasks)
     floats = combine("add", combine("add", plan.c_floats, plan.a_floats), plan.b_floats)
-    return finish(
-        functions=plan.epilogue.fused_functions() if plan.fused else plan.tiles.functions(),
+    kernel = finish(
+        functions=plan.row_epilogue.functions()
+        + (plan.epilogue.fused_functions() if plan.fused else plan.tiles.functions()),
         body=_body(plan),
         buffers=spec.buffers,
         dims=spec.dims,
         tasks=to_size(tasks),
         tiled=spec.weight is not None,
         thread_bytes=(to_size(floats) * 4).align(64),
+        shared_bytes=plan.row_epilogue.shared_bytes(plan.blocks.count),
     )
+    return plan.row_epilogue.with_workspace(kernel)
 
 
-def _plan(spec: Gemm, target: Target) -> _Plan:
+def _plan(spec: Gemm, row_epilogue: RowEpilogue) -> _Plan:
+    target = row_epilogue.target
     check_operands(spec, [spec.a_buffer, *([spec.b_buffer] if spec.b_buffer else [])], target)
     m, n, k = fold(spec.m), fold(spec.n), fold(spec.k)
     width = spec.weight.nr if spec.weight else target.panel_width
@@ -133,7 +139,7 @@ def _plan(spec: Gemm, target: Target) -> _Plan:
     blocks = row_blocks(m, target.threads, full, _BLOCK_ROWS if spec.weight else _PACKED_BLOCK_ROWS, panels)
     names = Names.of(spec.buffers, spec.dims)
     epilogue = Epilogue(spec.epilogue, names, tiles, target, known(n), batch=spec.weight is None)
-    return _Plan(spec, m, n, k, chunk_steps(k), tiles, blocks, names, epilogue)
+    return _Plan(spec, m, n, k, chunk_steps(k), tiles, blocks, names, epilogue, row_epilogue)
 
 
 def vector_variants(n: int | None, width: int, lanes: int) -> tuple[int, ...]:
@@ -156,9 +162,10 @@ def _body(plan: _Plan) -> list[str]:
     rows = used([f"const ull_i64 rows = row + {full} < m_end ? {full} : m_end - row;"], tile)
     lines = [
         *_operands(plan),
+        *plan.row_epilogue.setup(),
         "for (ull_i64 task = begin; task < end; ++task) {",
         *indent(_task(plan)),
-        "  const ull_i64 m_begin = task % BLOCKS * BLOCK, m_end = m_begin + BLOCK < M ? m_begin + BLOCK : M;",
+        "  const ull_i64 m_begin = block * BLOCK, m_end = m_begin + BLOCK < M ? m_begin + BLOCK : M;",
         f"  const ull_i64 n_end = n_begin + {width} < N ? n_begin + {width} : N;",
         *indent(tiles.choose_vectors("n_end - n_begin")),
         "  for (ull_i64 k = 0; k < K; k += STEP) {",
@@ -168,6 +175,7 @@ def _body(plan: _Plan) -> list[str]:
         *indent([*rows, *tile], 6),
         "    }",
         "  }",
+        *indent(plan.row_epilogue.after_task("m_begin", "m_end")),
         "}",
     ]
     return [*used(declarations, lines), *lines]
@@ -212,14 +220,15 @@ def _task(plan: _Plan) -> list[str]:
     if spec.weight is not None:
         element = ELEMENT[spec.weight.dtype]
         return [
-            "const ull_i64 tile = task / BLOCKS;",
+            *plan.row_epilogue.place("BLOCKS"),
             f"const ull_i64 n_begin = (first_tile + tile) * {width};",
             f"const {element} *const weights = (const {element} *)((const char *){names.buffers['w']} + "
             f"tile * {spec.weight.tile_bytes});",
         ]
     assert spec.b_base is not None and spec.b_stride_k is not None and spec.b_stride_n is not None
     return [
-        f"const ull_i64 tile = task / BLOCKS % TILES, batch = task / (BLOCKS * TILES), n_begin = tile * {width};",
+        "const ull_i64 block = task % BLOCKS, tile = task / BLOCKS % TILES, batch = task / (BLOCKS * TILES);",
+        f"const ull_i64 n_begin = tile * {width};",
         *scalar("b_base", spec.b_base, names, {"b": "batch"}),
         *scalar("b_stride_k", spec.b_stride_k, names),
         *scalar("b_stride_n", spec.b_stride_n, names),

@@ -12,7 +12,7 @@ from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Buffer, Dim, Expr
 from ullage.codegen.templates import Attention, Conv2d, Gemm, PackedPanels
 from ullage.errors import InputError
-from ullage.plan.sizes import Size
+from ullage.plan.sizes import ZERO_SIZE, Size
 from ullage.target import Target
 
 Spec = TypeVar("Spec", Gemm, Conv2d, Attention)
@@ -106,6 +106,7 @@ def finish(
     tasks: Size,
     tiled: bool,
     thread_bytes: Size,
+    shared_bytes: Size = ZERO_SIZE,
 ) -> Kernel:
     """The kernel of a function body, named by the hash of its text; sizes are in numbered dimensions."""
     signature = f'extern "C" void {SYMBOL}(const UllageArgs *args, ull_i64 begin, ull_i64 end) {{'
@@ -120,6 +121,7 @@ def finish(
         dims=tuple(dims),
         tasks=_in_terms_of(original, tasks),
         tiled=tiled,
+        shared_bytes=_in_terms_of(original, shared_bytes),
         thread_bytes=_in_terms_of(original, thread_bytes),
     )
 

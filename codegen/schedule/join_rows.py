@@ -1,0 +1,208 @@
+"""Row epilogues: a loop kernel over the rows of a product becomes part of the product's kernel.
+
+Layer norms, RMS norms, softmaxes and other reductions along a row, with all that was fused into them, follow the
+product or convolution that makes the rows. That saves a launch, and the rows are still in the cache. What only the
+row kernel reads is not kept: it is computed where the row kernel's result goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ullage.codegen.emit import walks_points
+from ullage.codegen.loops.ir import Const, Expr, Load, LoopKernel, walk
+from ullage.codegen.loops.normal import normalise, reduces
+from ullage.codegen.loops.traverse import expressions, with_buffers
+from ullage.codegen.lower.builder import Operand
+from ullage.codegen.lower.index import ONE, ZERO, IndexMath
+from ullage.codegen.lower.region import inplace_pairs
+from ullage.codegen.lower.shapes import numel
+from ullage.codegen.schedule.lowered import Lowered
+from ullage.codegen.templates import Conv2d, Gemm, PackedPanels
+from ullage.plan.steps import Gather, Storage
+from ullage.target import Target
+
+_WIDEST_ROW = 8192
+"""Elements of the longest row that is joined: blocks of longer rows would leave the cache, and threads idle."""
+_ROWS_OF_A_THREAD = range(48, 65)
+_FEW_ROWS = 8
+_TILE_ROWS = 8
+_UNEVEN = 1.15
+"""Rows of all threads if each had as many as the one with most, to rows in all."""
+_WEIGHTS_BYTES = 4 << 20
+"""Weights that every thread may walk by itself, block of rows by block of rows (see `pays`)."""
+
+Step = Lowered | Gather
+
+
+@dataclass
+class RowJoiner:
+    """Joins row kernels to products over a list of steps; `storages` loses what is no longer needed."""
+
+    steps: list[Step]
+    storages: list[Storage]
+    target: Target
+    dim_max: dict[str, int]
+
+    def run(self) -> None:
+        """Join what can be joined."""
+        for rows in [step for step in self.steps if isinstance(step, Lowered)]:
+            if isinstance(rows.spec, LoopKernel) and any(reduces(stage) for stage in rows.spec.stages):
+                self._join(rows, rows.spec)
+
+    def _join(self, rows: Lowered, kernel: LoopKernel) -> None:
+        end = self.steps.index(rows)
+        for start in reversed(range(end)):
+            product = self.steps[start]
+            if not isinstance(product, Lowered) or product.writes().isdisjoint(rows.reads()):
+                continue
+            found = join(product, rows, kernel, self.target, self.dim_max)
+            place = None if found is None else self._place(start, end)
+            if found is not None and place is not None:
+                self.steps[place] = self._in_place(found, product, rows)
+                del self.steps[end if place == start else start]
+                return
+
+    def _place(self, start: int, end: int) -> int | None:
+        """Which of the two steps' places the joined one can take; None if what lies between needs both orders."""
+        product, rows = self.steps[start], self.steps[end]
+        between = self.steps[start + 1 : end]
+        if not any(_depends(rows, step) for step in between):
+            return start
+        return None if any(_depends(step, product) for step in between) else end
+
+    def _in_place(self, joined: Lowered, product: Lowered, rows: Lowered) -> Lowered:
+        """Computes the product where the row kernel's result goes, if nobody else wants to see it."""
+        assert isinstance(rows.spec, LoopKernel)
+        private = [s.name for s in self.storages if s.kind == "temp" and s.name in product.writes() & rows.reads()]
+        others = [step for step in self.steps if step is not product and step is not rows]
+        for read, written in inplace_pairs(rows.spec):
+            storage = rows.operands[read].storage
+            if storage in private and not any(storage in _reads(o) | _writes(o) for o in others):
+                self.storages[:] = [s for s in self.storages if s.name != storage]
+                return _merged(joined, rows.operands[read], rows.operands[written])
+        return joined
+
+
+def _merged(joined: Lowered, read: Operand, written: Operand) -> Lowered:
+    """The kernel with what is at `read` in the memory of `written`."""
+    spec = joined.spec
+    assert isinstance(spec, Gemm | Conv2d) and spec.rows is not None
+    gone, kept = (next(name for name, o in joined.operands.items() if o == operand) for operand in (read, written))
+    renamed = with_buffers(spec.rows, {gone: kept})
+    buffers = [b if b.name != kept else replace(b, access="rw") for b in renamed.buffers]
+    rows = replace(renamed, buffers=tuple(dict.fromkeys(buffers)))
+    epilogue = tuple(replace(s, buffer=kept) if s.buffer == gone else s for s in spec.epilogue)
+    rest = tuple(b for b in spec.buffers if b.name != gone)
+    operands = {name: operand for name, operand in joined.operands.items() if name != gone}
+    return Lowered(joined.name, replace(spec, buffers=rest, epilogue=epilogue, rows=rows), operands)
+
+
+def join(
+    product: Lowered, rows: Lowered, kernel: LoopKernel, target: Target, dim_max: dict[str, int]
+) -> Lowered | None:
+    """One kernel of a product and a loop kernel over its rows; None if the loop kernel does not go row by row."""
+    spec = product.spec
+    if not isinstance(spec, Gemm | Conv2d) or spec.rows is not None or not isinstance(spec.weight, PackedPanels):
+        return None
+    if isinstance(spec, Conv2d) and spec.transposed:
+        return None
+    names = _names(product, rows)
+    if names is None:
+        return None
+    plain = with_buffers(normalise(kernel), names)
+    if not (pays(spec, target, dim_max) and walks_points(plain, target) and _row_by_row(spec, plain, dim_max)):
+        return None
+    operands = {**product.operands, **{names[name]: operand for name, operand in rows.operands.items()}}
+    more = [b for b in plain.buffers if b.access != "local" and b.name not in product.operands]
+    joined = replace(
+        spec,
+        buffers=(*spec.buffers, *more),
+        dims=tuple(sorted({*spec.dims, *plain.dims})),
+        rows=plain,
+    )
+    return Lowered(f"{product.name}+{rows.name}", joined, operands)
+
+
+def pays(spec: Gemm | Conv2d, target: Target, dim_max: dict[str, int]) -> bool:
+    """Whether a row epilogue is at least as fast as a launch of its own.
+
+    That asks for one block of rows per thread, all about equally long: the rows stay in that thread's cache while all
+    weights pass through it. With more blocks the weights would pass more often than they do for the product alone, and
+    with shorter ones they would pass for too little work. A few rows are one thread's work in either case. (Measured:
+    `python -m benchmarks.row_epilogues`.)
+    """
+    assert isinstance(spec.weight, PackedPanels)
+    rows = IndexMath({}, dim_max).bounds(_rows_of(spec)[0])[1]
+    if rows is None or rows <= _FEW_ROWS:
+        return rows is not None
+    block = -(-rows // (target.threads * _TILE_ROWS)) * _TILE_ROWS
+    even = block in _ROWS_OF_A_THREAD and block * target.threads <= rows * _UNEVEN
+    return even and spec.weight.tiles * spec.weight.tile_bytes <= _WEIGHTS_BYTES
+
+
+def _names(product: Lowered, rows: Lowered) -> dict[str, str] | None:
+    """Names for the row kernel's buffers: those of the product for equal memory; None if memory overlaps otherwise."""
+    known: dict[Operand, str] = {operand: name for name, operand in product.operands.items()}
+    touched = product.reads() | product.writes()
+    if not rows.writes().isdisjoint(touched):
+        return None
+    if any(o.storage in product.writes() and o not in known for o in rows.operands.values()):
+        return None
+    return {name: known.get(operand, f"then_{name}") for name, operand in rows.operands.items()}
+
+
+def _row_by_row(spec: Gemm | Conv2d, rows: LoopKernel, dim_max: dict[str, int]) -> bool:
+    """Whether point m of the row kernel reads of the product's stores only those of row m, at [m · n, (m + 1) · n)."""
+    math = IndexMath({}, dim_max)
+    count, width = _rows_of(spec)
+    if not isinstance(width, Const) or width.value > _WIDEST_ROW:
+        return False
+    m: Expr = ZERO if count == ONE else math.declare("m", count)
+    n: Expr = ZERO if width == ONE else math.declare("n", width)
+    dense = math.add(math.mul(m, width), n)
+    if any(math.sub(store.index, dense) != ZERO for store in spec.epilogue):
+        return False
+    if math.sub(numel(tuple(loop.extent for loop in rows.outer)), count) != ZERO:
+        return False
+    number: Expr = ZERO
+    for loop in rows.outer:
+        number = math.add(math.mul(number, loop.extent), math.declare(loop.var, loop.extent))
+    for stage in rows.stages:
+        for loop in stage.loops:
+            math.declare(loop.var, loop.extent)
+    start = math.mul(number, width)
+    return all(_within(math, math.sub(load.index, start), int(width.value)) for load in _loads(spec, rows))
+
+
+def _rows_of(spec: Gemm | Conv2d) -> tuple[Expr, Expr]:
+    """Rows, and outputs of a row."""
+    if isinstance(spec, Gemm):
+        return spec.m, spec.n
+    return numel((spec.batch, spec.out_h, spec.out_w)), Const(spec.out_c)
+
+
+def _loads(spec: Gemm | Conv2d, rows: LoopKernel) -> list[Load]:
+    """The row kernel's loads of what the product stores."""
+    stored = {store.buffer for store in spec.epilogue}
+    roots = [e for stage in rows.stages for statement in stage.body for e in expressions(statement)]
+    return [e for root in roots for e in walk(root) if isinstance(e, Load) and e.buffer in stored]
+
+
+def _within(math: IndexMath, offset: Expr, width: int) -> bool:
+    low, high = math.bounds(offset)
+    return low is not None and high is not None and low >= 0 and high < width
+
+
+def _depends(later: Step, earlier: Step) -> bool:
+    """Whether two steps must stay in their order."""
+    after, before = _writes(later), _writes(earlier)
+    return not (before.isdisjoint(_reads(later) | after) and after.isdisjoint(_reads(earlier)))
+
+
+def _reads(step: Step) -> frozenset[str]:
+    return step.reads() if isinstance(step, Lowered) else frozenset({step.ids.target, step.table})
+
+
+def _writes(step: Step) -> frozenset[str]:
+    return step.writes() if isinstance(step, Lowered) else frozenset({step.out.target})
