@@ -26,5 +26,7 @@ class Kernel:
     tasks: Size
     """Tasks of a launch; of a tiled kernel: tasks per weight tile (a launch over `c` tiles has `c * tasks`)."""
     tiled: bool = False
+    features: frozenset[str] = frozenset()
+    """CPU features (names of /proc/cpuinfo) that it needs beyond those of its target."""
     shared_bytes: Size = ZERO_SIZE
     thread_bytes: Size = ZERO_SIZE

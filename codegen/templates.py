@@ -120,7 +120,8 @@ class PackedPanels:
     """A GEMM weight [groups · n, k] packed for streaming: tiles of `nr` outputs, each tile [k][nr] contiguous.
 
     Tile `t` of group `g` is number `g · ceil(n / nr) + t`; missing outputs are zero. For convolutions k runs over
-    (kernel_h, kernel_w, in_c per group). A tile is padded to a multiple of 64 bytes.
+    (kernel_h, kernel_w, in_c per group). A tile is padded to a multiple of 64 bytes. With `pairs` (bfloat16, even k) a
+    tile is [k / 2][nr][2]: the activations, bfloat16 too, are multiplied pair by pair and summed in float32.
     """
 
     n: int
@@ -128,6 +129,12 @@ class PackedPanels:
     nr: int
     groups: int
     dtype: str
+    pairs: bool = False
+
+    @property
+    def steps_of_word(self) -> int:
+        """Values of k that are multiplied at once: 2 for pairs."""
+        return 2 if self.pairs else 1
 
     @property
     def tiles_per_group(self) -> int:

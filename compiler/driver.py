@@ -130,11 +130,11 @@ class Prepared:
         return (packer.tile(index) for index in range(count))
 
     def _about(self) -> About:
-        target = self.options.target
+        target, kernels = self.options.target, self.scheduled.kernels.values()
         return About(
             ullage_version=version("ullage"),
             target=str(target),
-            cpu_features=tuple(sorted(target.cpu_features)),
+            cpu_features=tuple(sorted(target.cpu_features.union(*(k.features for k in kernels)))),
             accuracy=self.options.accuracy,
             rewrites=tuple(RewriteNote(r.pass_name, r.what, r.where, r.error) for r in self.rewrites),
             runtime_overhead_bytes=self.options.overhead_bytes,

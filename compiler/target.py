@@ -11,17 +11,21 @@ from pathlib import Path
 from ullage.cgroups import cpu_quota
 from ullage.errors import InputError
 
-_ISA_LANES = {"avx512": 16, "avx2": 8, "generic": 4}
+_ISA_LANES = {"avx512_bf16": 16, "avx512": 16, "avx2": 8, "generic": 4}
 _ISA_FLAGS = {
     "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mavx2", "-mf16c", "-mbmi2"),
     "avx2": ("-mavx2", "-mfma", "-mf16c", "-mbmi2"),
     "generic": (),
 }
+_ISA_FLAGS["avx512_bf16"] = (*_ISA_FLAGS["avx512"], "-mavx512bf16")
 _ISA_NEEDS = {
     "avx512": frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "fma", "f16c", "bmi2"}),
     "avx2": frozenset({"avx2", "fma", "f16c", "bmi2"}),
     "generic": frozenset(),
 }
+_ISA_NEEDS["avx512_bf16"] = _ISA_NEEDS["avx512"]
+BF16_DOT = "avx512_bf16"
+"""The CPU feature of dot products of bfloat16 pairs; kernels that use it say so."""
 
 
 MOST_THREADS = 4096
@@ -30,7 +34,7 @@ MOST_THREADS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`kind` is "cpu" or "cuda"; `isa` is avx512, avx2 or generic on CPUs and sm_NN on GPUs."""
+    """`kind` is "cpu" or "cuda"; `isa` is avx512_bf16, avx512, avx2 or generic on CPUs, sm_NN on GPUs."""
 
     kind: str
     isa: str
@@ -49,7 +53,17 @@ class Target:
     @property
     def panel_width(self) -> int:
         """Outputs per packed GEMM panel: three vector registers (two where there are only 16 registers)."""
-        return self.lanes * (3 if self.isa == "avx512" else 2)
+        return self.lanes * (3 if self.registers == 32 else 2)
+
+    @property
+    def registers(self) -> int:
+        """Vector registers."""
+        return 32 if self.lanes == 16 else 16
+
+    @property
+    def dots_bf16(self) -> bool:
+        """Whether there are instructions for dot products of bfloat16 pairs, summed in float32."""
+        return self.isa == BF16_DOT
 
     @property
     def compiler_flags(self) -> tuple[str, ...]:
@@ -58,7 +72,7 @@ class Target:
 
     @property
     def cpu_features(self) -> frozenset[str]:
-        """Names from /proc/cpuinfo that a machine must list to run the code."""
+        """Names from /proc/cpuinfo that a machine must list to run any of the code; kernels may need more."""
         return _ISA_NEEDS[self.isa]
 
     def __str__(self) -> str:
@@ -73,7 +87,8 @@ class Target:
             return Target("cpu", isa or best_isa(), count)
         if kind == "cuda" and (not isa or re.fullmatch(r"sm_\d+a?", isa)):
             return Target("cuda", isa or "sm_90", count)
-        raise InputError(f"unknown target {text!r}; use cpu, cpu:avx512, cpu:avx2, cpu:generic, cuda or cuda:sm_NN.")
+        known = ", ".join(f"cpu:{name}" for name in _ISA_LANES)
+        raise InputError(f"unknown target {text!r}; use cpu, {known}, cuda or cuda:sm_NN.")
 
     def with_threads(self, threads: int) -> Target:
         """The same target run by another number of threads."""
@@ -91,6 +106,8 @@ def host_features() -> frozenset[str]:
 def best_isa() -> str:
     """The widest instruction set that both Ullage and this machine know."""
     features = host_features()
+    if _ISA_NEEDS[BF16_DOT] | {BF16_DOT} <= features:
+        return BF16_DOT
     return next(isa for isa in ("avx512", "avx2", "generic") if _ISA_NEEDS[isa] <= features)
 
 

@@ -121,6 +121,28 @@ def arguments(mantissas: int, seed: int = 0) -> Floats:
     return np.concatenate([patterns.view(np.float32), near.view(np.float32), *dense])
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A function's arguments and its float64 results."""
+
+    function: str
+    operands: tuple[Floats, ...]
+    truth: Array
+
+    def worst(self, got: Floats, isa: str) -> Worst:
+        """The largest error of float32 results that an instruction set gave."""
+        errors = ulps(got, self.truth)
+        at = int(np.argmax(errors))
+        return Worst(self.function, isa, float(errors[at]), tuple(float(x[at]) for x in self.operands))
+
+
+def sample(function: str, mantissas: int, seed: int = 0) -> Sample:
+    """Arguments of a function with so many mantissas per exponent and sign, and their results."""
+    operands = _operands(function, mantissas, seed)
+    with np.errstate(all="ignore"):
+        return Sample(function, operands, FUNCTIONS[function].truth(*(x.astype(np.float64) for x in operands)))
+
+
 def _operands(function: str, mantissas: int, seed: int) -> tuple[Floats, ...]:
     """Arguments of a function: all of them, or pairs that are shuffled, special, and moderate."""
     x = arguments(mantissas, seed)
@@ -154,19 +176,15 @@ def measure(targets: Sequence[Target], mantissas: int, seed: int = 0) -> list[Wo
     """The worst error of every function on every target; this machine must be able to run them."""
     worst = []
     with _loaded(targets) as kernels:
-        for name, function in FUNCTIONS.items():
-            operands = _operands(name, mantissas, seed)
-            with np.errstate(all="ignore"):
-                truth = function.truth(*(x.astype(np.float64) for x in operands))
-            for target in targets:
-                errors = ulps(_run(kernels[target.isa, name], operands), truth)
-                at = int(np.argmax(errors))
-                worst.append(Worst(name, target.isa, float(errors[at]), tuple(float(x[at]) for x in operands)))
+        for name in FUNCTIONS:
+            made = sample(name, mantissas, seed)
+            worst += [made.worst(_run(kernels[t.isa, name], made.operands), t.isa) for t in targets]
     return worst
 
 
 # ---- kernels --------------------------------------------------------------------------------------------------
-def _function_kernel(name: str, target: Target) -> Kernel:
+def function_kernel(name: str, target: Target) -> Kernel:
+    """A kernel of one task over the buffers `x0`, …, `y` that applies a function to the first `end` elements."""
     n = target.lanes
     inputs = [f"x{k}" for k in range(FUNCTIONS[name].operands)]
     pointers = "".join(f"    const float *{x} = (const float *)args->p[{k}];\n" for k, x in enumerate(inputs))
@@ -182,7 +200,7 @@ def _function_kernel(name: str, target: Target) -> Kernel:
 @contextmanager
 def _loaded(targets: Sequence[Target]) -> Iterator[dict[tuple[str, str], int]]:
     """Addresses of the kernels by instruction set and function."""
-    libraries = [_load(build_library([_function_kernel(f, t) for f in FUNCTIONS], t)) for t in targets]
+    libraries = [_load(build_library([function_kernel(f, t) for f in FUNCTIONS], t)) for t in targets]
     try:
         yield {
             (target.isa, name): address

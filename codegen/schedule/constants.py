@@ -60,7 +60,9 @@ class ConstantPool:
         k = inner
         for size in ref.shape[2:]:
             k *= size
-        layout = PackedPanels(n, k, panel_width(n, self.target), groups, dtype_name(ref.dtype))
+        dtype = dtype_name(ref.dtype)
+        pairs = dtype == "bfloat16" and self.target.dots_bf16 and inner % 2 == 0
+        layout = PackedPanels(n, k, panel_width(n, self.target), groups, dtype, pairs)
         side: Literal[0, 1] = 0 if outputs == 0 else 1
         packer = PanelPacker(ref, layout, side)
         stored = self._enter(
@@ -97,5 +99,5 @@ class ConstantPool:
 def panel_width(outputs: int, target: Target) -> int:
     """Outputs per panel: the width (1 to 4 registers) that pads least; of equal ones the target's preferred width."""
     lanes, preferred = target.lanes, target.panel_width
-    widths = [w * lanes for w in ((3, 4, 2, 1) if target.isa == "avx512" else (2, 1))]
+    widths = [w * lanes for w in ((3, 4, 2, 1) if target.registers == 32 else (2, 1))]
     return min(widths, key=lambda w: (-(-outputs // w) * w, w != preferred, -w))

@@ -17,6 +17,13 @@ ULL_FN float ull_widen_one(const float *p) { return *p; }
 ULL_FN float ull_widen_one(const ull_bf16 *p) { return ull_from_bf16<1>(p->bits); }
 ULL_FN float ull_widen_one(const ull_f16 *p) { return ull_from_f16<1>(p->bits); }
 
+#if ULL_LANES == 16
+/* c += the dot products of the bfloat16 pairs in each lane of a and b; an instruction of AVX512_BF16. */
+ULL_FN void ull_dot_pairs(ull_f32<16> &c, ull_f32<16> a, ull_f32<16> b) {
+    __asm__("vdpbf16ps %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
+}
+#endif
+
 /* to[0..n) = from[0..n) as float. */
 template <class T> static void ull_widen_row(float *to, const T *from, ull_i64 n) {
     ull_i64 i = 0;

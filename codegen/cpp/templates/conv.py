@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from ullage.codegen.cpp.templates.conv_taps import Taps, conv_taps
 from ullage.codegen.cpp.templates.gemm import emit_gemm, vector_variants
 from ullage.codegen.cpp.templates.row_epilogue import RowEpilogue
-from ullage.codegen.cpp.templates.tile import ELEMENT, ROW_POINTERS, TileSet, full_rows, row_variants
+from ullage.codegen.cpp.templates.tile import ELEMENT, ROW_POINTERS, TileSet, full_rows, row_variants, storage
 from ullage.codegen.cpp.templates.tile_counts import RowBlocks, ceil_div, combine, fold, known, row_blocks, to_size
 from ullage.codegen.cpp.templates.tile_epilogue import Epilogue, used
 from ullage.codegen.cpp.templates.tile_kernel import (
@@ -52,9 +52,23 @@ class _Plan:
         return self.spec.in_c // self.spec.groups
 
     @property
+    def words(self) -> int:
+        """Words of k of a tap: single values, or pairs."""
+        return self.channels // self.weight.steps_of_word
+
+    @property
     def copies(self) -> bool:
         """Whether some segments are copied (widened, or cut off at the image's sides) before they are read."""
-        return self.dtype != "float32" or self.taps.span > 1
+        return not self.in_place or self.taps.span > 1
+
+    @property
+    def in_place(self) -> bool:
+        """Whether pixels are multiplied as they lie in memory: floats, or pairs of bfloat16."""
+        return self.weight.pairs or self.dtype == "float32"
+
+    def pixel(self, at: str) -> str:
+        """C++ text of the pointer to an element of the input; pairs are moved like floats."""
+        return f"(const float *)(x + {at})" if self.weight.pairs else f"x + {at}"
 
     @property
     def most_rows(self) -> int:
@@ -119,6 +133,7 @@ def emit_conv(spec: Conv2d, target: Target) -> Kernel:
         tasks=to_size(combine("mul", plan.blocks.count, len(plan.taps.phases))),
         tiled=True,
         thread_bytes=Size((plan.thread_floats * 4,)).align(64),
+        features=plan.tiles.features,
         shared_bytes=plan.row_epilogue.shared_bytes(plan.blocks.count),
     )
     return plan.row_epilogue.with_workspace(kernel)
@@ -151,6 +166,15 @@ def _as_gemm(spec: Conv2d) -> Gemm:
     )
 
 
+def _in_words(spec: Conv2d) -> Conv2d:
+    """The convolution with channels counted in words: single values, or pairs."""
+    assert isinstance(spec.weight, PackedPanels)
+    word = spec.weight.steps_of_word
+    side_by_side = spec.x_stride_w == Const(spec.in_c)
+    stride = Const(spec.in_c // word) if side_by_side else spec.x_stride_w
+    return replace(spec, in_c=spec.in_c // word, x_stride_w=stride)
+
+
 def _plan(spec: Conv2d, row_epilogue: RowEpilogue) -> _Plan:
     target = row_epilogue.target
     check_operands(spec, [spec.x_buffer], target)
@@ -166,13 +190,14 @@ def _plan(spec: Conv2d, row_epilogue: RowEpilogue) -> _Plan:
         vectors=vector_variants(spec.weight.n, width, target.lanes),
         lanes=target.lanes,
         width=width,
-        weight=spec.weight.dtype,
+        weight=storage(spec.weight),
     )
     blocks = row_blocks(rows, target.threads, full, _BLOCK_ROWS)
     names = Names.of(spec.buffers, spec.dims)
     epilogue = Epilogue(spec.epilogue, names, tiles, target, spec.weight.n, batch=False)
+    taps = conv_taps(_in_words(spec))
     return _Plan(
-        spec, spec.weight, names, epilogue, row_epilogue, conv_taps(spec), tiles, grid_h, grid_w, rows, blocks, dtype
+        spec, spec.weight, names, epilogue, row_epilogue, taps, tiles, grid_h, grid_w, rows, blocks, dtype
     )  # fmt: skip
 
 
@@ -196,9 +221,9 @@ def _body(plan: _Plan) -> list[str]:
         f"  for (ull_i64 k = 0; k < {taps.length}; k += {taps.step}) {{",
         f"    const ull_i64 segments = s + {taps.per_chunk} < last ? {taps.per_chunk} : last - s;",
         f"    const ull_i64 steps = k + {taps.step} < {taps.length} ? {taps.step} : {taps.length} - k;",
-        f"    const {ELEMENT[plan.weight.dtype]} *panels[{taps.per_chunk}];",
+        f"    const {ELEMENT[storage(plan.weight)]} *panels[{taps.per_chunk}];",
         "    for (ull_i64 t = 0; t < segments; ++t)",
-        f"      panels[t] = weights + (table[s + t][2] * {plan.channels} + k) * {tiles.width};",
+        f"      panels[t] = weights + (table[s + t][2] * {plan.words} + k) * {tiles.width};",
         f"    for (ull_i64 row = 0; row < block_rows; row += {full}) {{",
         *indent([*rows, *tile], 6),
         "    }",
@@ -262,7 +287,7 @@ def _task(plan: _Plan) -> list[str]:
         f"const ull_i64 n_begin = group * {weight.n} + all % {weight.tiles_per_group} * {weight.nr};",
         f"const ull_i64 n_end = n_begin + {weight.nr} < n_limit ? n_begin + {weight.nr} : n_limit;",
         *plan.tiles.choose_vectors("n_end - n_begin"),
-        f"const {ELEMENT[weight.dtype]} *const weights = (const {ELEMENT[weight.dtype]} *)"
+        f"const {ELEMENT[storage(weight)]} *const weights = (const {ELEMENT[storage(weight)]} *)"
         f"((const char *){plan.names.buffers['w']} + tile * {weight.tile_bytes});",
         "const int *const phase = phases[block / BLOCKS];",
         "const ull_i64 first = phase[0], last = phase[1];",
@@ -312,10 +337,11 @@ def _all_taps_inside(taps: Taps) -> str:
 def _pointers(plan: _Plan) -> list[str]:
     """Pointers to the tile's rows of every segment of the chunk; pixels off the image point at zeros."""
     taps, full = plan.taps, plan.tiles.rows[-1]
-    choice = "(unsigned long)w < (unsigned long)IN_W ? x + at : zeros"
+    choice = f"(unsigned long)w < (unsigned long)IN_W ? {plan.pixel('at')} : zeros"
     if plan.copies:
         copy = f"copies + (t * {ROW_POINTERS} + i) * {taps.step}"
-        choice = f"ull_segment(x + at, w, {taps.span}, IN_W, {taps.length // taps.span}, steps, {copy}, zeros)"
+        pixel, words = plan.pixel("at"), taps.length // taps.span
+        choice = f"ull_segment({pixel}, w, {taps.span}, IN_W, {words}, steps, {copy}, zeros)"
     each = [
         f"for (ull_i64 i = 0; i < {full}; ++i) {{",
         "  const ull_i64 h = row_h[row + i] + down, w = row_w[row + i] + right, at = row_at[row + i] + shift;",
@@ -324,7 +350,7 @@ def _pointers(plan: _Plan) -> list[str]:
     ]
     fast = [
         f"if (within[row / {full}]) {{",
-        f"  for (ull_i64 i = 0; i < {full}; ++i) a[t * {ROW_POINTERS} + i] = x + row_at[row + i] + shift;",
+        f"  for (ull_i64 i = 0; i < {full}; ++i) a[t * {ROW_POINTERS} + i] = {plan.pixel('row_at[row + i] + shift')};",
         "  continue;",
         "}",
     ]
@@ -332,7 +358,7 @@ def _pointers(plan: _Plan) -> list[str]:
         f"const float *a[{taps.per_chunk * ROW_POINTERS}];",
         "for (ull_i64 t = 0; t < segments; ++t) {",
         "  const ull_i64 down = table[s + t][0], right = table[s + t][1];",
-        "  const ull_i64 shift = down * STRIDE_H + right * STRIDE_W + k;",
-        *indent([*(fast if plan.dtype == "float32" else []), *each]),
+        "  const ull_i64 shift = down * STRIDE_H + right * STRIDE_W + k * " + f"{plan.weight.steps_of_word};",
+        *indent([*(fast if plan.in_place else []), *each]),
         "}",
     ]

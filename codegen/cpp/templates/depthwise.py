@@ -55,7 +55,7 @@ class _Plan:
     def pairs(self) -> bool:
         """Whether all taps of a small kernel stay in registers while two output rows are computed."""
         height, width = self.spec.kernel
-        return self.target.isa == "avx512" and height > 1 and height * width <= _PAIR_TAPS
+        return self.target.registers == 32 and height > 1 and height * width <= _PAIR_TAPS
 
     def columns(self, longest: int) -> tuple[int, ...]:
         """Lengths of runs, longest first: even ones where the width is known, else a ladder down to one."""

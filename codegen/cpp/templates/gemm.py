@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ullage.codegen.cpp.templates.row_epilogue import RowEpilogue
-from ullage.codegen.cpp.templates.tile import ELEMENT, ROW_POINTERS, TileSet, full_rows, row_variants
+from ullage.codegen.cpp.templates.tile import ELEMENT, PAIRS, ROW_POINTERS, TileSet, full_rows, row_variants, storage
 from ullage.codegen.cpp.templates.tile_counts import (
     CHUNK_STEPS,
     RowBlocks,
@@ -39,7 +39,7 @@ _PACKED_BLOCK_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The numbers that the text of one GEMM is made of."""
+    """The numbers that the text of one GEMM is made of; `k` and `step` count words: single values, or pairs."""
 
     spec: Gemm
     m: Expr
@@ -55,6 +55,11 @@ class _Plan:
     def dtype(self, name: str) -> str:
         """The storage type of a buffer."""
         return next(buffer.dtype for buffer in self.spec.buffers if buffer.name == name)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether rows are multiplied as they lie in memory: floats, or pairs of bfloat16."""
+        return self.tiles.weight == PAIRS or self.dtype(self.spec.a_buffer) == "float32"
 
     @property
     def one_chunk(self) -> bool:
@@ -89,7 +94,7 @@ class _Plan:
     @property
     def a_floats(self) -> Expr:
         """Room for one tile's rows of one chunk, widened to float32 (none if they are read in place)."""
-        return Const(0) if self.dtype(self.spec.a_buffer) == "float32" else combine("mul", self.step, ROW_POINTERS)
+        return Const(0) if self.in_place else combine("mul", self.step, ROW_POINTERS)
 
     @property
     def b_floats(self) -> Expr:
@@ -117,6 +122,7 @@ def emit_gemm(spec: Gemm, target: Target) -> Kernel:
         tasks=to_size(tasks),
         tiled=spec.weight is not None,
         thread_bytes=(to_size(floats) * 4).align(64),
+        features=plan.tiles.features,
         shared_bytes=plan.row_epilogue.shared_bytes(plan.blocks.count),
     )
     return plan.row_epilogue.with_workspace(kernel)
@@ -126,6 +132,8 @@ def _plan(spec: Gemm, row_epilogue: RowEpilogue) -> _Plan:
     target = row_epilogue.target
     check_operands(spec, [spec.a_buffer, *([spec.b_buffer] if spec.b_buffer else [])], target)
     m, n, k = fold(spec.m), fold(spec.n), fold(spec.k)
+    if spec.weight is not None and spec.weight.pairs:
+        k = combine("floordiv", k, 2)
     width = spec.weight.nr if spec.weight else target.panel_width
     full = full_rows(target, width // target.lanes)
     tiles = TileSet(
@@ -133,7 +141,7 @@ def _plan(spec: Gemm, row_epilogue: RowEpilogue) -> _Plan:
         vectors=vector_variants(known(n), width, target.lanes),
         lanes=target.lanes,
         width=width,
-        weight=spec.weight.dtype if spec.weight else "float32",
+        weight=storage(spec.weight) if spec.weight else "float32",
     )
     panels = Const(1) if spec.weight else combine("mul", fold(spec.batch), ceil_div(n, width))
     blocks = row_blocks(m, target.threads, full, _BLOCK_ROWS if spec.weight else _PACKED_BLOCK_ROWS, panels)
@@ -199,7 +207,7 @@ def _operands(plan: _Plan) -> list[str]:
     spec, names = plan.spec, plan.names
     a_type = STORAGE_STRUCT[plan.dtype(spec.a_buffer)]
     lines = [f"const {a_type} *const left = (const {a_type} *){names.buffers[spec.a_buffer]};"]
-    if a_type != "float":
+    if not plan.in_place:
         lines += [*scalar("c_floats", plan.c_floats, names), "float *const wide = (float *)args->thread + c_floats;"]
     if spec.weight is not None:
         return [*lines, f"const ull_i64 first_tile = args->n[{len(spec.dims)}];"]
@@ -218,7 +226,7 @@ def _task(plan: _Plan) -> list[str]:
     """Which batch entry, which outputs and which weights a task is about."""
     spec, names, width = plan.spec, plan.names, plan.tiles.width
     if spec.weight is not None:
-        element = ELEMENT[spec.weight.dtype]
+        element = ELEMENT[storage(spec.weight)]
         return [
             *plan.row_epilogue.place("BLOCKS"),
             f"const ull_i64 n_begin = (first_tile + tile) * {width};",
@@ -239,7 +247,7 @@ def _panel(plan: _Plan) -> list[str]:
     """The panel of the chunk: in place in packed weights, else packed now."""
     width = plan.tiles.width
     if plan.spec.weight is not None:
-        return [f"const {ELEMENT[plan.spec.weight.dtype]} *const panel = weights + k * {width};"]
+        return [f"const {ELEMENT[storage(plan.spec.weight)]} *const panel = weights + k * {width};"]
     return [
         "ull_pack_panel(packed, right + b_base + k * b_stride_k + n_begin * b_stride_n, b_stride_k, b_stride_n, steps,",
         f"               n_end - n_begin, {width});",
@@ -249,13 +257,13 @@ def _panel(plan: _Plan) -> list[str]:
 
 def _rows(plan: _Plan) -> list[str]:
     """Pointers to the rows of the tile at the chunk; rows beyond the last one repeat it."""
-    in_place = plan.dtype(plan.spec.a_buffer) == "float32"
+    in_place = plan.in_place
     return [
         f"const float *a[{ROW_POINTERS}];",
         f"for (ull_i64 i = 0; i < {plan.tiles.rows[-1]}; ++i) {{",
         "  const ull_i64 m = row + (i < rows ? i : rows - 1);",
         *indent(scalar("a_row", plan.spec.a_row, plan.names, {"b": "0" if plan.spec.weight else "batch", "m": "m"})),
-        "  a[i] = left + a_row + k;" if in_place else "  a[i] = wide + i * STEP;",
+        "  a[i] = (const float *)(left + a_row) + k;" if in_place else "  a[i] = wide + i * STEP;",
         *([] if in_place else ["  ull_widen_row(wide + i * STEP, left + a_row + k, steps);"]),
         "}",
     ]

@@ -74,8 +74,10 @@ def pack_tile(weight: Reader, layout: PackedPanels, index: int, outputs: Literal
     columns = weight.read(_tile_box(weight.shape, layout, index, outputs)).to(dtype)
     order = (*range(2, columns.dim()), 1 - outputs, outputs)
     columns = columns.permute(order).reshape(layout.k, -1)
+    word = layout.steps_of_word
     packed = torch.zeros(layout.tile_bytes // dtype.itemsize, dtype=dtype)
-    packed[: layout.k * layout.nr].view(layout.k, layout.nr)[:, : columns.shape[1]] = columns
+    panel = packed[: layout.k * layout.nr].view(layout.k // word, layout.nr, word)
+    panel[:, : columns.shape[1]] = columns.view(layout.k // word, word, -1).transpose(1, 2)
     return packed.view(torch.uint8).numpy().tobytes()
 
 

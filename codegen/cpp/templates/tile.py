@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ullage.target import Target
+from ullage.codegen.templates import PackedPanels
+from ullage.target import BF16_DOT, Target
 
 ROW_POINTERS = 8
 """Pointers per segment in a tile's list of rows, of which a tile with fewer rows reads the first."""
 
-ELEMENT = {"float32": "float", "float16": "ull_u16", "bfloat16": "ull_u16"}
+PAIRS = "pairs"
+"""Storage of panels whose words are bfloat16 pairs: they are moved like floats."""
+ELEMENT = {"float32": "float", "float16": "ull_u16", "bfloat16": "ull_u16", PAIRS: "float"}
+
+
+def storage(panels: PackedPanels) -> str:
+    """How tiles read the words of packed panels: their dtype, or `PAIRS`."""
+    return PAIRS if panels.pairs else panels.dtype
+
+
 _LOAD = {
     "float32": "ull_load<float, {lanes}>({at})",
+    PAIRS: "ull_load<float, {lanes}>({at})",
     "float16": "ull_from_f16<{lanes}>(ull_load<ull_u16, {lanes}>({at}))",
     "bfloat16": "ull_from_bf16<{lanes}>(ull_load<ull_u16, {lanes}>({at}))",
 }
@@ -20,7 +31,7 @@ _LOAD = {
 
 @dataclass(frozen=True, slots=True)
 class TileShape:
-    """`rows` of activations times `vectors` vectors of outputs, out of panels [k][width] of dtype `weight`."""
+    """`rows` of activations times `vectors` vectors of outputs, out of panels [k][width] of words `weight`."""
 
     rows: int
     vectors: int
@@ -43,6 +54,11 @@ class TileSet:
     lanes: int
     width: int
     weight: str
+
+    @property
+    def features(self) -> frozenset[str]:
+        """CPU features that the tiles need beyond those of their target."""
+        return frozenset({BF16_DOT} if self.weight == PAIRS else ())
 
     def shapes(self) -> Iterator[TileShape]:
         """All shapes of the set."""
@@ -74,8 +90,7 @@ class TileSet:
 
 def full_rows(target: Target, vectors: int) -> int:
     """Rows of the full tile: what the registers hold beside one broadcast and the weights, at most 8."""
-    registers = 32 if target.isa == "avx512" else 16
-    return min(8, (registers - vectors - 2) // vectors)
+    return min(8, (target.registers - vectors - 2) // vectors)
 
 
 def row_variants(full: int, m: int | None) -> tuple[int, ...]:
@@ -113,13 +128,19 @@ def tile_body(shape: TileShape, name: str, parameters: str, finish: Iterable[str
     for v in vectors:
         yield f"      const ull_f32<{lanes}> b{v} = {load_vector(shape.weight, lanes, f'p + {v * lanes}')};"
     for r in rows:
-        sums = " ".join(f"c{r}_{v} = ull_fma<{lanes}>(x, b{v}, c{r}_{v});" for v in vectors)
+        sums = " ".join(_multiply_add(shape, f"c{r}_{v}", f"b{v}") for v in vectors)
         yield f"      {{ const ull_f32<{lanes}> x = ull_splat<{lanes}>(a{r}[k]); {sums} }}"
     yield "    }"
     yield "  }"
     for line in finish:
         yield f"  {line}"
     yield "}"
+
+
+def _multiply_add(shape: TileShape, c: str, b: str) -> str:
+    if shape.weight == PAIRS:
+        return f"ull_dot_pairs({c}, x, {b});"
+    return f"{c} = ull_fma<{shape.lanes}>(x, {b}, {c});"
 
 
 def load_vector(dtype: str, lanes: int, at: str) -> str:

@@ -59,6 +59,8 @@ def check_operands(spec: Gemm | Conv2d, operands: Sequence[str], target: Target)
         return
     if not isinstance(weight, PackedPanels) or weight.dtype not in STORAGE_STRUCT:
         raise InputError(f"the weight must be panels of float32, float16 or bfloat16, found {weight}.")
+    if weight.pairs and (set(dtypes.values()) != {"bfloat16"} or weight.k % 2 or not target.dots_bf16):
+        raise InputError(f"pairs of bfloat16 do not suit {target} with operands {dtypes} and k = {weight.k}.")
     if weight.nr % target.lanes or not 1 <= weight.nr // target.lanes <= _MOST_VECTORS:
         wanted = f"1 to {_MOST_VECTORS} vectors of {target.lanes}"
         raise InputError(f"panels of {weight.nr} outputs do not suit {target}: wanted {wanted}.")
@@ -106,6 +108,7 @@ def finish(
     tasks: Size,
     tiled: bool,
     thread_bytes: Size,
+    features: frozenset[str] = frozenset(),
     shared_bytes: Size = ZERO_SIZE,
 ) -> Kernel:
     """The kernel of a function body, named by the hash of its text; sizes are in numbered dimensions."""
@@ -121,6 +124,7 @@ def finish(
         dims=tuple(dims),
         tasks=_in_terms_of(original, tasks),
         tiled=tiled,
+        features=features,
         shared_bytes=_in_terms_of(original, shared_bytes),
         thread_bytes=_in_terms_of(original, thread_bytes),
     )

@@ -19,7 +19,8 @@ from ullage.codegen.loops.evaluate import STORAGE, evaluate, from_bfloat16, to_b
 from ullage.codegen.loops.ir import FLOATS, LoopKernel
 from ullage.target import Target, best_isa
 
-ISAS = {"avx512": ("avx512", "avx2", "generic"), "avx2": ("avx2", "generic"), "generic": ("generic",)}[best_isa()]
+_ALL = ("avx512", "avx2", "generic")
+ISAS = _ALL[_ALL.index(best_isa().removesuffix("_bf16")) :]
 Arrays = dict[str, NDArray[Any]]
 _GUARD = 256
 

@@ -11,6 +11,10 @@ from torch import nn
 from tests.codegen.schedule.models import VOCABULARY, Decoder, Encoder, convolutions
 from tests.codegen.schedule.scheduling import Tensors
 from tests.codegen.schedule.whole_flow import error, prepared, results, running, tensors
+from ullage.codegen.schedule.build import build_schedule
+from ullage.frontends.load import load_model
+from ullage.passes.pipelines import run_clean
+from ullage.target import Target
 
 
 def case(name: str, dtype: torch.dtype) -> tuple[nn.Module, Tensors]:
@@ -43,3 +47,15 @@ def test_half_models_are_as_close_to_the_truth_as_eager(name: str, dtype: torch.
         assert [x.dtype for x in found] == [dtype] * len(truth)
         for ours, theirs, exact in zip(found, eager, truth, strict=True):
             assert error(ours, exact) <= 2 * error(theirs, exact)
+
+
+@pytest.mark.parametrize(("isa", "dtype", "needs"), [
+    ("avx512_bf16", torch.bfloat16, {"avx512_bf16"}), ("avx512_bf16", torch.float32, set()),
+    ("avx512", torch.bfloat16, set()),
+], ids=str)  # fmt: skip
+def test_kernels_name_the_cpu_features_that_they_use(isa: str, dtype: torch.dtype, needs: set[str]) -> None:
+    """A float32 model made on a newer machine still runs on older ones of the same family."""
+    module, inputs = case("images", dtype)
+    captured, _ = run_clean(load_model(module, inputs))
+    kernels = build_schedule(captured, Target("cpu", isa, 2)).kernels.values()
+    assert set().union(*(kernel.features for kernel in kernels)) == needs

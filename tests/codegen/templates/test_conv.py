@@ -64,7 +64,8 @@ class Case:
     def layout(self, target: Target) -> PackedPanels:
         width = self.vectors * target.lanes if self.vectors else target.panel_width
         k = self.kernel[0] * self.kernel[1] * self.in_c // self.groups
-        return PackedPanels(n=self.out_c // self.groups, k=k, nr=width, groups=self.groups, dtype=self.dtype)
+        pairs = target.dots_bf16 and self.dtype == "bfloat16" and self.in_c // self.groups % 2 == 0
+        return PackedPanels(self.out_c // self.groups, k, width, self.groups, self.dtype, pairs)
 
     def dims(self) -> dict[str, int]:
         names = ("batch", "in_h", "in_w", "out_h", "out_w")
@@ -154,6 +155,21 @@ CASES = {
     ),
     "transposed, stride beyond the kernel": Case((1, 4, 5), 8, 10, (2, 2), (3, 3), transposed=True),
     "bfloat16": Case((1, 7, 6), 5, 9, padding=(1, 1), dtype="bfloat16"),
+    **{
+        f"bfloat16 {name}": replace(case, dtype="bfloat16")
+        for name, case in {
+            "3x3": Case((2, 9, 7), 40, 50, padding=(1, 1)),
+            "few channels": Case((1, 15, 13), 4, 20, (7, 7), (2, 2), (3, 3)),
+            "few channels with gaps": Case((1, 9, 8), 6, 20, padding=(1, 1), gap=1),
+            "tiles inside a line, few channels": Case((1, 5, 24), 2, 20, padding=(0, 1)),
+            "1x1": Case((2, 5, 7), 30, 20, (1, 1)),
+            "1x1 strided": Case((2, 5, 7), 30, 20, (1, 1), (2, 2)),
+            "long sums": Case((1, 5, 6), 900, 17, padding=(1, 1)),
+            "grouped": Case((2, 6, 7), 24, 36, padding=(1, 1), groups=4),
+            "grouped, odd": Case((2, 6, 7), 12, 36, padding=(1, 1), groups=4),
+            "transposed": Case((2, 5, 6), 40, 10, (4, 4), (2, 2), (1, 1), transposed=True),
+        }.items()
+    },
     "float16, long sums": Case((1, 6, 5), 400, 9, padding=(1, 1), dtype="float16"),
 }
 DYNAMIC = [CASES[name] for name in ("3x3", "few channels", "1x1", "long sums", "transposed")]

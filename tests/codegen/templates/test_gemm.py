@@ -52,7 +52,8 @@ class Case:
         return self.vectors * target.lanes if self.vectors else target.panel_width
 
     def layout(self, target: Target) -> PackedPanels:
-        return PackedPanels(n=self.n, k=self.k, nr=self.width(target), groups=1, dtype=self.w)
+        pairs = target.dots_bf16 and self.x == self.w == "bfloat16" and self.k % 2 == 0
+        return PackedPanels(n=self.n, k=self.k, nr=self.width(target), groups=1, dtype=self.w, pairs=pairs)
 
     def size(self, name: str) -> Expr:
         return Dim(name) if self.dynamic else Const(getattr(self, name))
@@ -104,6 +105,8 @@ CASES = {
     **{f"{kind}, k={k}": Case(13, 70, k, kind) for kind in ("plain", "heavy") for k in (40, 500)},
     **{f"{vectors} vectors": Case(15, 75, 31, vectors=vectors) for vectors in (1, 2, 3, 4)},
     **{dtype: Case(13, 70, 500, x=dtype, w=dtype, out=dtype) for dtype in ("float16", "bfloat16")},
+    **{f"bfloat16 {s}": Case(*s, x="bfloat16", w="bfloat16") for s in [(1, 100, 2), (9, 97, 770), (20, 64, 1700)]},
+    "bfloat16, odd k": Case(9, 40, 385, x="bfloat16", w="bfloat16"),
     "float16 by float32": Case(3, 20, 33, x="float16"),
     "float32 by bfloat16": Case(3, 20, 33, w="bfloat16"),
     "variable bfloat16": Case(5, 20, 400, x="bfloat16", w="bfloat16", right="n"),
@@ -113,14 +116,14 @@ CASES = {
 }
 DYNAMIC = [Case(m, n, k, right=right) for m, n, k in [(3, 97, 400), (45, 20, 384)] for right in ("packed", "k", "n")]
 ROWS = (1, 2, 5, 8, 33)
-LONG = [(kind, k) for kind in ("relu", "heavy") for k in (100, 900)]
+LONG = [(kind, k, dtype) for kind in ("relu", "heavy") for k in (100, 900) for dtype in ("float32", "bfloat16")]
 CUT = Case(100, 200, 900)
 
 
 @cache
 def library(target: Target) -> Library:
     cases = [*CASES.values(), *DYNAMIC, *(replace(case, dynamic=True) for case in DYNAMIC), CUT]
-    cases += [Case(m, 70, k, kind) for kind, k in LONG for m in ROWS]
+    cases += [Case(m, 70, k, kind, x=dtype, w=dtype) for kind, k, dtype in LONG for m in ROWS]
     return Library(target, [emit_gemm(case.spec(target), target) for case in cases])
 
 
@@ -156,13 +159,14 @@ def test_dynamic_sizes_give_the_bits_of_static_ones(case: Case, target: Target) 
 
 
 @ON_ALL
-@pytest.mark.parametrize(("kind", "k"), LONG)
-def test_bits_do_not_depend_on_rows(kind: str, k: int, target: Target) -> None:
-    data = Data.of(Case(33, 70, k, kind))
-    whole = compute(Case(33, 70, k, kind), target, data)
+@pytest.mark.parametrize(("kind", "k", "dtype"), LONG)
+def test_bits_do_not_depend_on_rows(kind: str, k: int, dtype: str, target: Target) -> None:
+    case = Case(33, 70, k, kind, x=dtype, w=dtype)
+    data = Data.of(case)
+    whole = compute(case, target, data)
     for m in ROWS:
         part = Data(data.x[:, -m:], data.w, data.bias, data.residual[:, -m:])
-        assert torch.equal(compute(Case(m, 70, k, kind), target, part), whole[:, -m:])
+        assert torch.equal(compute(replace(case, m=m), target, part), whole[:, -m:])
 
 
 @ON_ALL
@@ -191,6 +195,11 @@ def test_unsuitable_operands_are_refused() -> None:
     with pytest.raises(InputError, match="int8"):
         emit_gemm(Case(5, 6, 7, x="int8").spec(target), target)
     odd = replace(Case(5, 6, 7).spec(target), weight=PackedPanels(n=6, k=7, nr=7, groups=1, dtype="float32"))
+    pairs = PackedPanels(n=6, k=7, nr=16, groups=1, dtype="bfloat16", pairs=True)
+    with pytest.raises(InputError, match="k = 7"):
+        emit_gemm(replace(Case(5, 6, 7, x="bfloat16").spec(target), weight=pairs), target)
+    with pytest.raises(InputError, match="pairs"):
+        emit_gemm(replace(Case(5, 6, 8, x="float32").spec(target), weight=replace(pairs, k=8)), target)
     with pytest.raises(InputError, match="7 outputs"):
         emit_gemm(odd, target)
     whole = replace(odd, weight=PackedPanels(n=6, k=7, nr=target.lanes, groups=1, dtype="int8"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -51,6 +51,17 @@ def test_linear_weights_in_both_orientations(n: int, k: int, nr: int, dtype: str
     layout = PackedPanels(n=n, k=k, nr=nr, groups=1, dtype=dtype)
     assert torch.equal(unpacked(PanelPacker(Recorder(weight), layout))[0], weight)
     assert torch.equal(unpacked(PanelPacker(Recorder(weight.T.contiguous()), layout, outputs=1))[0], weight)
+
+
+def test_pairs_of_k_lie_side_by_side() -> None:
+    """A word holds the weights of two neighbouring values of k for one output."""
+    weight = torch.randn(50, 6).bfloat16()
+    plain = PackedPanels(n=50, k=6, nr=16, groups=1, dtype="bfloat16")
+    for outputs, stored in ((0, weight), (1, weight.T.contiguous())):
+        packer = PanelPacker(Recorder(stored), replace(plain, pairs=True), outputs=outputs)
+        tiles = [torch.frombuffer(bytearray(packer.tile(t)), dtype=torch.bfloat16) for t in range(plain.tiles)]
+        words = torch.stack([tile[: 6 * 16].view(3, 16, 2) for tile in tiles])
+        assert torch.equal(words.permute(0, 2, 1, 3).reshape(-1, 6)[:50], weight)
 
 
 @pytest.mark.parametrize(("groups", "kernel"), [(1, (3, 3)), (2, (1, 5)), (3, (4,))])
