@@ -2,6 +2,7 @@
 # make test       the whole test suite
 # make lint       ruff, mypy --strict, pyright
 # make sanitize   the executor under ASan and UBSan, TSan, and valgrind
+# make portable   the generic C++ and the executor, cross-compiled for aarch64 and run by qemu
 # make bench      the side-by-side benchmarks
 # make venv       the virtual environment that all of these use (made once, refreshed when pyproject.toml changes)
 
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.stamp-packages
 
-.PHONY: demo test lint sanitize bench venv stubs clean
+.PHONY: demo test lint sanitize portable bench venv stubs clean
 .DEFAULT_GOAL := test
 
 demo: venv
@@ -34,6 +35,10 @@ lint: venv stubs
 sanitize: venv
 	@$(BIN)/python scripts/check_environment.py --sanitizers
 	@$(BIN)/python -m pytest -v -rs tests/runtime/test_native.py -k "sanitizers or valgrind"
+
+portable: venv
+	@$(BIN)/python scripts/check_environment.py --aarch64
+	@$(BIN)/python -m pytest -v -rs tests/codegen/cpp/test_aarch64.py tests/runtime/test_native.py -k aarch64
 
 bench: venv
 	@$(BIN)/python scripts/check_environment.py --compiler

@@ -18,6 +18,7 @@ NEEDED = {
     "ullage itself": ("ullage", "numpy", "msgspec"),
 }
 COMPILERS = ("g++", "clang++")
+CROSS_TOOLS = {"aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}
 SANITIZERS = {"address": "libasan", "undefined": "libubsan", "thread": "libtsan"}
 
 
@@ -44,6 +45,14 @@ def missing_sanitizers() -> list[str]:
     return absent
 
 
+def missing_aarch64() -> list[str]:
+    """One line if a tool that `make portable` needs is missing."""
+    absent = {tool: package for tool, package in CROSS_TOOLS.items() if not shutil.which(tool)}
+    if not absent:
+        return []
+    return [f"{' and '.join(absent)} missing: run `apt-get update && apt-get install {' '.join(absent.values())}`"]
+
+
 def _links(sanitizer: str) -> bool:
     command = ["g++", "-x", "c++", "-", f"-fsanitize={sanitizer}", "-o", os.devnull]
     return subprocess.run(command, input="int main() {}", text=True, capture_output=True).returncode == 0
@@ -55,10 +64,12 @@ def main() -> int:
     parser.add_argument("--packages", action="store_true")
     parser.add_argument("--compiler", action="store_true")
     parser.add_argument("--sanitizers", action="store_true")
+    parser.add_argument("--aarch64", action="store_true")
     parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args()
     problems = (missing_packages() if options.packages else []) + (missing_compiler() if options.compiler else [])
     problems += missing_sanitizers() if options.sanitizers else []
+    problems += missing_aarch64() if options.aarch64 else []
     if not options.quiet:
         for line in problems:
             print(f"ullage: error: {line}", file=sys.stderr)

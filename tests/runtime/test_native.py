@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.machines import AARCH64, HOST, Machine
 from tests.runtime.handmade import (
     COUNT_TASKS,
     NATIVE,
@@ -87,28 +89,33 @@ def test_code_loads_where_memory_files_are_forbidden(monkeypatch: pytest.MonkeyP
     loaded.close()
 
 
-def driven(folder: Path, flags: Sequence[str] = (), tool: Sequence[str] = ()) -> tuple[int, str]:
-    """Exit code and complaints of the driver of the executor, built with more flags, run by a tool."""
+def driven(folder: Path, machine: Machine, flags: Sequence[str] = ()) -> tuple[int, str]:
+    """Exit code and complaints of the driver of the executor, built with more flags, run on a machine."""
     program = folder / "driver"
-    sources = [*map(str, NATIVE.glob("*.cpp")), str(Path(__file__).with_name("native_driver.cpp"))]
-    built = ["g++", "-std=c++17", "-g", "-O1", "-fno-exceptions", "-fno-rtti", "-Wall", "-Wextra", "-Werror"]
-    subprocess.run([*built, *flags, f"-I{NATIVE}", *sources, "-o", str(program)], check=True)
-    command = [*tool, str(program), str(folder / "data.bin")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    sources = [*NATIVE.glob("*.cpp"), Path(__file__).with_name("native_driver.cpp")]
+    machine.build(program, sources, ["-g", "-O1", "-fno-exceptions", "-fno-rtti", *flags, f"-I{NATIVE}"])
+    done = machine.run(program, [str(folder / "data.bin")], timeout_s=240)
     return done.returncode, done.stderr
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is missing")
+@pytest.mark.skipif(bool(HOST.missing), reason=HOST.missing)
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
 def test_the_executor_under_sanitizers(tmp_path: Path, sanitizers: str) -> None:
-    assert driven(tmp_path, [f"-fsanitize={sanitizers}"]) == (0, "")
+    assert driven(tmp_path, HOST, [f"-fsanitize={sanitizers}"]) == (0, "")
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is missing")
+@pytest.mark.skipif(bool(HOST.missing), reason=HOST.missing)
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is missing")
 def test_the_executor_under_valgrind(tmp_path: Path) -> None:
     leaks = ("--leak-check=full", "--show-leak-kinds=all", "--errors-for-leak-kinds=all", "--error-exitcode=1")
-    assert driven(tmp_path, tool=("valgrind", "-q", "--fair-sched=yes", *leaks)) == (0, "")
+    assert driven(tmp_path, replace(HOST, emulator=("valgrind", "-q", "--fair-sched=yes", *leaks))) == (0, "")
+
+
+@pytest.mark.skipif(bool(AARCH64.missing), reason=AARCH64.missing)
+def test_the_executor_on_aarch64(tmp_path: Path) -> None:
+    """Built without a warning, optimized and not; the driver streams, gathers, fails and recovers."""
+    for level in ("-O0", "-O2"):
+        assert driven(tmp_path, AARCH64, [level]) == (0, "")
 
 
 def test_the_shared_object_needs_only_the_c_library(tmp_path: Path) -> None:
