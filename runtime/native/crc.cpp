@@ -1,5 +1,9 @@
 #include "crc.h"
 
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
 namespace {
 
 struct Table {
@@ -24,6 +28,7 @@ u32 crc_table(u32 crc, const unsigned char *data, i64 length) {
 }
 
 #if defined(__x86_64__)
+#define HAS_CRC_CODE
 /* Asked of the processor itself: __builtin_cpu_supports needs a symbol of libgcc that Zig does not have. */
 bool has_crc_instruction() {
     u32 a = 1, b, c = 0, d;
@@ -45,13 +50,29 @@ __attribute__((target("sse4.2"))) u32 crc_instruction(u32 seed, const unsigned c
     for (; length > 0; length--, data++) rest = __builtin_ia32_crc32qi(rest, *data);
     return rest;
 }
+#elif defined(__aarch64__)
+#define HAS_CRC_CODE
+enum : u64 { CRC_CAPABILITY = 1 << 7 }; /* HWCAP_CRC32 */
+const bool HAS_CRC_INSTRUCTION = getauxval(AT_HWCAP) & CRC_CAPABILITY;
+
+/* As text for the assembler: compilers spell the attribute and the built-in functions differently. */
+u32 crc_instruction(u32 crc, const unsigned char *data, i64 length) {
+    for (; length >= 8; length -= 8, data += 8) {
+        u64 word;
+        __builtin_memcpy(&word, data, 8);
+        asm(".arch_extension crc\n\tcrc32cx %w0, %w0, %x1" : "+r"(crc) : "r"(word));
+    }
+    for (; length > 0; length--, data++)
+        asm(".arch_extension crc\n\tcrc32cb %w0, %w0, %w1" : "+r"(crc) : "r"(u32(*data)));
+    return crc;
+}
 #endif
 
 }  // namespace
 
 u32 crc32c(const void *data, i64 length) {
     const unsigned char *bytes = static_cast<const unsigned char *>(data);
-#if defined(__x86_64__)
+#if defined(HAS_CRC_CODE)
     if (HAS_CRC_INSTRUCTION) return ~crc_instruction(~0u, bytes, length);
 #endif
     return ~crc_table(~0u, bytes, length);

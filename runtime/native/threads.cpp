@@ -3,28 +3,43 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 namespace {
 
+/* A page of this machine, which may be larger than ours. */
+i64 guard_bytes() { return sysconf(_SC_PAGESIZE); }
+
+/* Room below a stack of fewer bytes than the C library takes (128 KiB on aarch64); nothing ever touches it. */
+i64 slack_bytes(i64 bytes) {
+    i64 least = sysconf(_SC_THREAD_STACK_MIN);
+    return bytes < least ? least - bytes : 0;
+}
+
 char *map_stack(i64 bytes) {
-    void *map = mmap(nullptr, size_t(bytes + PAGE_BYTES), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    i64 below = guard_bytes() + slack_bytes(bytes);
+    void *map = mmap(nullptr, size_t(below + bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (map == MAP_FAILED) return nullptr;
-    char *stack = static_cast<char *>(map) + PAGE_BYTES;
-    mprotect(map, PAGE_BYTES, PROT_NONE);
+    mprotect(map, size_t(guard_bytes()), PROT_NONE);
+    char *stack = static_cast<char *>(map) + below;
     for (i64 i = 0; i < bytes; i += PAGE_BYTES) static_cast<volatile char *>(stack)[i] = 0;
     return stack;
 }
 
-void unmap_stack(char *stack, i64 bytes) { munmap(stack - PAGE_BYTES, size_t(bytes + PAGE_BYTES)); }
+void unmap_stack(char *stack, i64 bytes) {
+    i64 below = guard_bytes() + slack_bytes(bytes);
+    munmap(stack - below, size_t(below + bytes));
+}
 
 int create_blocked(pthread_t *thread, char *stack, i64 stack_bytes, void *(*entry)(void *), void *argument) {
     pthread_attr_t attributes;
     sigset_t all, before;
     sigfillset(&all);
     pthread_attr_init(&attributes);
-    pthread_attr_setstack(&attributes, stack, size_t(stack_bytes));
+    i64 slack = slack_bytes(stack_bytes);
+    int error = pthread_attr_setstack(&attributes, stack - slack, size_t(slack + stack_bytes));
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(thread, &attributes, entry, argument);
+    if (!error) error = pthread_create(thread, &attributes, entry, argument);
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
     pthread_attr_destroy(&attributes);
     return error;

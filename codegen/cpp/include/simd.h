@@ -72,6 +72,11 @@ template <class V> ULL_FN V ull_keep(V x) {
 #endif
         return x;
     }
+#elif defined(__aarch64__)
+    if constexpr (sizeof(V) <= 16) {
+        __asm__("" : "+w"(x));
+        return x;
+    }
 #endif
     __asm__("" : "+m"(x));
     return x;
