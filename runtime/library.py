@@ -17,6 +17,7 @@ Buffer = bytes | bytearray | memoryview
 _ABI = 2
 _ELF_MAGIC = b"\x7fELF\x02\x01"
 _SHARED = 3
+_ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 _LOAD = 1
 _WRITABLE = 2
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
@@ -51,6 +52,16 @@ def segments(code: bytes) -> tuple[Segment, ...]:
     )
 
 
+def refuse_other_machine(code: bytes) -> None:
+    """ArtifactError for code of another kind of processor (the system's linker would call it a missing file)."""
+    (found,) = struct.unpack_from("<H", code, 18)
+    here = os.uname().machine
+    if found != _ELF_MACHINES.get(here, found):
+        names = {number: name for name, number in _ELF_MACHINES.items()}
+        made_for = names.get(found, f"another machine (ELF number {found})")
+        raise ArtifactError(f"the code is made for {made_for}, this machine is {here}; convert the model again here.")
+
+
 def code_bytes(code: bytes) -> int:
     """Bytes held once a shared object is loaded: the file in memory, and its own copies of the pages it may write."""
     written = sum(s.end - s.start for s in segments(code) if s.writable)
@@ -62,6 +73,7 @@ class Library:
 
     def __init__(self, code: bytes) -> None:
         parts = segments(code)
+        refuse_other_machine(code)
         self.held_bytes = code_bytes(code)
         self.file, self._native = _load(code)
         try:

@@ -26,6 +26,7 @@ from tests.runtime.handmade import (
     tensor,
     write,
 )
+from ullage.errors import ArtifactError
 from ullage.runtime.library import Library
 from ullage.runtime.load import load
 
@@ -87,6 +88,14 @@ def test_code_loads_where_memory_files_are_forbidden(monkeypatch: pytest.MonkeyP
     assert loaded.crc32c(b"123456789") == 0xE3069283 and len(loaded.kernels()) == 4
     assert list(tmp_path.iterdir()) == []
     loaded.close()
+
+
+def test_code_of_another_processor_is_refused() -> None:
+    """By its name: the ELF header's field for the machine, at byte 18."""
+    code = bytearray(shared_object())
+    code[18:20] = (183 if code[18] == 62 else 62).to_bytes(2, "little")
+    with pytest.raises(ArtifactError, match=r"made for (x86_64|aarch64), this machine is"):
+        Library(bytes(code))
 
 
 def driven(folder: Path, machine: Machine, flags: Sequence[str] = ()) -> tuple[int, str]:
