@@ -211,13 +211,12 @@ def record_gemms(launches: Launches) -> list[Check]:
 def record_row_epilogue(launches: Launches) -> list[Check]:
     """A product whose last task of a block of rows normalises the rows."""
     m, n, k = 45, 50, 70
-    x, w, gain, shift = (
-        torch.randn(*s, generator=torch.Generator().manual_seed(1)) for s in ((m, k), (n, k), (n,), (n,))
-    )
+    generator = torch.Generator().manual_seed(1)
+    x, w, gain, shift = (torch.randn(*shape, generator=generator) for shape in ((m, k), (n, k), (n,), (n,)))
     layout = PackedPanels(n=n, k=k, nr=TARGET.panel_width, groups=1, dtype="float32")
     stores = (Store("y", add(mul(M, n), N), Ref("acc", "float32")),)
     spec = Gemm(
-        buffers=tuple(Buffer(b, "float32", "r" if b in ("x", "w", "gain", "shift") else "w") for b in ROW_BUFFERS),
+        buffers=tuple(Buffer(b, "float32", "w" if b in "yz" else "r") for b in ("x", "w", "gain", "shift", "y", "z")),
         dims=(),
         batch=Const(1),
         m=Const(m),
@@ -238,9 +237,6 @@ def record_row_epilogue(launches: Launches) -> list[Check]:
         torch.testing.assert_close(z.double(), wanted, rtol=1e-5, atol=1e-5)
 
     return [check]
-
-
-ROW_BUFFERS = ("x", "w", "gain", "shift", "y", "z")
 
 
 def record_convolutions(launches: Launches) -> list[Check]:
