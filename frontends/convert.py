@@ -1,4 +1,4 @@
-"""From a decomposed ExportedProgram to a CapturedModel: constants by reference, inputs and outputs described."""
+"""From an exported and decomposed program to a CapturedModel: constants by reference, inputs and outputs described."""
 
 from __future__ import annotations
 
@@ -29,18 +29,23 @@ _MUTATION_KINDS = {
 
 
 def from_exported(
-    exported: ExportedProgram, names: Sequence[str], sources: Mapping[str, Source], minimums: Minimums
+    exported: ExportedProgram,
+    graph: Graph,
+    names: Sequence[str],
+    sources: Mapping[str, Source],
+    minimums: Minimums,
 ) -> CapturedModel:
-    """Build the CapturedModel; `names` are the public names of all input leaves, `sources` override state by name.
+    """Build the CapturedModel of a decomposed `graph` that `exported` describes.
 
-    `minimums` are the least sizes that dynamic dimensions were declared with. Raises CaptureError for mutation,
-    data-dependent shapes, unbounded dimensions and parameters without values.
+    `names` are the public names of all input leaves, `sources` override state by name, `minimums` are the least sizes
+    that dynamic dimensions were declared with. Raises CaptureError for mutation, data-dependent shapes, unbounded
+    dimensions and parameters without values.
     """
     _refuse_mutation(exported)
-    _refuse_subgraphs(exported)
+    _refuse_subgraphs(graph)
     in_spec, out_spec = exported.call_spec.in_spec, exported.call_spec.out_spec
     assert in_spec is not None and out_spec is not None
-    module, nodes = _copied(exported)
+    module, nodes = _copied(graph)
     users = [spec for spec in exported.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
     tensors = [(name, nodes[spec.arg.name]) for name, spec in zip(names, users, strict=True) if _is_tensor(spec)]
     leaves = _output_leaves(exported)
@@ -64,11 +69,11 @@ def from_exported(
     )
 
 
-def _copied(exported: ExportedProgram) -> tuple[GraphModule, dict[str, Node]]:
+def _copied(source: Graph) -> tuple[GraphModule, dict[str, Node]]:
     """A copy of the graph, whose names stay as they are in later copies, and its placeholders by their old names."""
     graph, copies = Graph(), dict[Node, Node]()
-    graph.output(graph.graph_copy(exported.graph, copies))
-    placeholders = {old.name: copies[old] for old in exported.graph.find_nodes(op="placeholder")}
+    graph.output(graph.graph_copy(source, copies))
+    placeholders = {old.name: copies[old] for old in source.find_nodes(op="placeholder")}
     return GraphModule(torch.nn.Module(), graph), placeholders
 
 
@@ -102,8 +107,8 @@ def _refuse_mutation(exported: ExportedProgram) -> None:
         )
 
 
-def _refuse_subgraphs(exported: ExportedProgram) -> None:
-    found = {str(n.target) for n in exported.graph.nodes if isinstance(n.target, torch._ops.HigherOrderOperator)}
+def _refuse_subgraphs(graph: Graph) -> None:
+    found = {str(n.target) for n in graph.nodes if isinstance(n.target, torch._ops.HigherOrderOperator)}
     if found:
         raise CaptureError(
             f"the model has control flow with graphs inside ({', '.join(sorted(found))}), which cannot be planned; "

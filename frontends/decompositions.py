@@ -20,7 +20,8 @@ Decomposed by this project (`OWN`):
     slice_scatter, select_scatter, copy
                            cat of slices, cast and expand (what is left of assignments to parts of a tensor)
     linalg_vector_norm     sums and powers
-    adaptive_avg_pool2d    mean or avg_pool2d where the windows are equal (PyTorch's own goes through as_strided)
+    adaptive_avg_pool1d and 2d
+                           mean or avg_pool2d where the windows are equal (PyTorch's own goes through as_strided)
     lstm, gru              single steps (`recurrent.py`)
 Decomposed by PyTorch, worth knowing:
     matmul, einsum         mm and bmm with expand and reshape around them
@@ -40,6 +41,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp import _core_aten_decompositions_post_autograd
 from torch.export import default_decompositions
 
 from ullage.frontends.recurrent import gru_input, lstm_input
@@ -113,6 +115,10 @@ def _adaptive_avg_pool2d(x: Tensor, size: Sequence[int]) -> Any:
     if all(n == w * s for n, w, s in zip(x.shape[-2:], window, size, strict=True)):
         return aten.avg_pool2d.default(x, window, window)
     return aten._adaptive_avg_pool2d.default(x, size)
+
+
+def _adaptive_avg_pool1d(x: Tensor, size: Sequence[int]) -> Any:
+    return aten.squeeze.dim(_adaptive_avg_pool2d(aten.unsqueeze.default(x, -2), (1, *size)), -2)
 
 
 def _slice_scatter(
@@ -206,6 +212,7 @@ OWN: dict[torch._ops.OpOverload, Decomposition] = {
     aten.select_scatter.default: _select_scatter,
     aten.copy.default: _copy,
     aten.linalg_vector_norm.default: _vector_norm,
+    aten.adaptive_avg_pool1d.default: _adaptive_avg_pool1d,
     aten.adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
     aten.instance_norm.default: _instance_norm,
     aten.upsample_nearest2d.vec: _upsample_nearest(aten.upsample_nearest2d.default),
@@ -225,3 +232,12 @@ def decomposition_table() -> dict[torch._ops.OperatorBase, Decomposition]:
     for op, function in OWN.items():
         table[op] = function
     return table
+
+
+def operator_decompositions() -> dict[torch._ops.OperatorBase, Decomposition]:
+    """The same decompositions without those of composite operators, which dispatch decomposes by itself."""
+    table: dict[torch._ops.OperatorBase, Decomposition] = _core_aten_decompositions_post_autograd()
+    whole = {op: function for op, function in table.items() if op not in KEPT}
+    for op, function in OWN.items():
+        whole[op] = function
+    return whole

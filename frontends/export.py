@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from torch.fx import Graph
 from torch.utils import _pytree as pytree
 
 from ullage.errors import CaptureError
+from ullage.frontends.by_operator import NotFunctional, decompose_by_operator
 from ullage.frontends.convert import from_exported
 from ullage.frontends.decompositions import decomposition_table
 from ullage.frontends.dynamic import Example, prepare
@@ -41,7 +43,7 @@ def capture(
     with _evaluating(module):
         exported = _export(module, example)
         names = input_names(module.forward, pytree.tree_structure((example.args, example.kwargs)))
-        return from_exported(decompose(exported), names, sources or {}, example.minimums)
+        return from_exported(*decompose(exported), names, sources or {}, example.minimums)
 
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -58,14 +60,22 @@ def _distinct(module: nn.Module, call: Call) -> Call:
     return pytree.tree_unflatten(fresh, spec)  # type: ignore[no-any-return]
 
 
-def decompose(exported: ExportedProgram) -> ExportedProgram:
-    """Run our decompositions; raises CaptureError if an operator resists."""
+def decompose(exported: ExportedProgram) -> tuple[ExportedProgram, Graph]:
+    """Run our decompositions: the graph, and the program that describes it; CaptureError if an operator resists."""
     try:
         with quiet():
-            decomposed: ExportedProgram = exported.run_decompositions(decomposition_table())
-            return decomposed
+            return _decomposed(exported)
     except Exception as error:
         raise CaptureError(f"the captured graph could not be decomposed: {reason(error)}") from error
+
+
+def _decomposed(exported: ExportedProgram) -> tuple[ExportedProgram, Graph]:
+    """By operator, which is fast, or, where there is mutation or a dynamic shape, by tracing all again."""
+    try:
+        return exported, decompose_by_operator(exported)
+    except NotFunctional:
+        program: ExportedProgram = exported.run_decompositions(decomposition_table())
+        return program, program.graph
 
 
 def reason(error: BaseException) -> str:

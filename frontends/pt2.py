@@ -20,4 +20,4 @@ def capture_pt2(path: Path) -> CapturedModel:
             exported = torch.export.load(path)
     except Exception as error:
         raise CaptureError(f"{path} cannot be loaded by torch.export.load: {reason(error)}") from error
-    return from_exported(decompose(exported), flat_input_names(exported), {}, {})
+    return from_exported(*decompose(exported), flat_input_names(exported), {}, {})
