@@ -128,7 +128,7 @@ def _prepare(
     **options: Any,
 ) -> tuple[Prepared, Convention]:
     from ullage.calling import Convention
-    from ullage.flow import capture, prepare
+    from ullage.flow import Source, capture, prepare
 
     chosen = CompileOptions(**options)
     given = example_inputs is not None or example_kwargs is not None
@@ -138,7 +138,9 @@ def _prepare(
         dict(example_kwargs or {}) if given else None,
         chosen,
     )
-    return prepare(captured, chosen), Convention.of(captured, model)
+    convention = Convention.of(captured, model)
+    source = Source(convention, _as_tuple(example_inputs) if given else None, dict(example_kwargs or {}))
+    return prepare(captured, chosen, source if given else None), convention
 
 
 def _bytes(budget: BudgetLike) -> int:

@@ -165,12 +165,13 @@ def plan(
     if html is not None:
         _check_writable(html)
     from ullage.facts import plan_json
-    from ullage.flow import capture, facts_of, prepare
+    from ullage.flow import facts_of, open_model, prepare
     from ullage.flow import plan as make_plan
     from ullage.frontiers import predicted
     from ullage.report import explain, html_page
 
-    prepared = prepare(capture(model, None, None, options), options)
+    captured, source = open_model(model, options)
+    prepared = prepare(captured, options, source)
     facts = facts_of(prepared, make_plan(prepared, options), options)
     frontier = predicted(prepared) if budget is None else None
     points = [] if frontier is None else frontier.to_json()

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ullage.calling import Convention
 from ullage.errors import InputError
-from ullage.flow import Built, build, capture
+from ullage.flow import Built, Source, build, capture
 from ullage.options import CompileOptions
 from ullage.plan.plan import Plan
 from ullage.plan.view import PlanView
@@ -147,7 +147,8 @@ def compile_now(
 ) -> Compiled:
     """Capture, plan, write to a scratch folder and load."""
     captured = capture(model, args, kwargs, options)
-    return Compiled(build(captured, options), Convention.of(captured, model))
+    convention = Convention.of(captured, model)
+    return Compiled(build(captured, options, Source(convention, args, kwargs)), convention)
 
 
 def compiled_class(cls: type[torch.nn.Module], options: CompileOptions) -> type[torch.nn.Module]:

@@ -26,6 +26,8 @@ from ullage.machine import rates_for
 from ullage.passes.manager import Rewrite
 from ullage.passes.pipelines import run_clean
 from ullage.passes.plan.planner import Planner, PlanRequest
+from ullage.passes.quantize.choose import narrow
+from ullage.passes.quantize.measure import Sample
 from ullage.plan.plan import Held, Plan
 from ullage.plan.simulate import Rates
 from ullage.plan.tables import stack_bytes
@@ -42,7 +44,9 @@ class Options:
     """What the flow needs to know beside the model and the budget."""
 
     target: Target
-    accuracy: Literal["exact"] = "exact"
+    accuracy: Literal["exact"] | float = "exact"
+    """A number: the relative error of the outputs that lossy rewrites may cause on `samples`."""
+    samples: tuple[Sample, ...] = ()
     progress: Progress | None = None
     overhead_bytes: int = 0
     """What an interpreter with the runtime's libraries takes; recorded in artifacts for `ullage inspect`."""
@@ -57,6 +61,9 @@ def prepare(captured: CapturedModel, options: Options) -> Prepared:
     """Rewrite, schedule and generate code; raises UnsupportedOperator and ToolchainError."""
     options.report("rewrite", 0.0)
     clean, rewrites = run_clean(captured)
+    if options.accuracy != "exact":
+        clean, lossy = narrow(clean, options.accuracy, options.samples, lambda done: options.report("judge", done / 10))
+        rewrites = [*rewrites, *lossy]
     options.report("schedule", 0.1)
     scheduled = build_schedule(clean, options.target)
     options.report("compile kernels", 0.2)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ullage.budget import Budget
+from ullage.calling import Convention
 from ullage.errors import BudgetTooSmall
 from ullage.facts import Facts, notes
 from ullage.graph.captured import CapturedModel
@@ -18,6 +19,30 @@ from ullage.scratch import Scratch
 if TYPE_CHECKING:
     from ullage.driver import Prepared
     from ullage.runtime.runner import Runner
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a captured model is called, and the example arguments that it came with (both None: none)."""
+
+    convention: Convention
+    example_args: tuple[Any, ...] | None = None
+    example_kwargs: dict[str, Any] | None = None
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether there are example arguments."""
+        return self.example_args is not None or self.example_kwargs is not None
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Positional example arguments."""
+        return self.example_args or ()
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """Keyword example arguments."""
+        return self.example_kwargs or {}
 
 
 @dataclass(frozen=True)
@@ -45,11 +70,20 @@ def capture(
     return load_model(model, args, kwargs, options.input_specs, options.dynamic_shapes)
 
 
-def prepare(captured: CapturedModel, options: CompileOptions) -> Prepared:
-    """Rewrite, schedule and generate code: all that does not depend on the budget."""
+def prepare(captured: CapturedModel, options: CompileOptions, source: Source | None = None) -> Prepared:
+    """Rewrite, schedule and generate code: all that does not depend on the budget.
+
+    `source` says what lossy rewrites are judged on where the options name no calibration inputs.
+    """
     from ullage.driver import prepare as run
 
-    return run(captured, options.for_driver())
+    if options.accuracy == "exact":
+        return run(captured, options.for_driver())
+    from ullage.calibration import samples_of
+
+    known = source or Source(Convention.of(captured, None))
+    examples = known.convention.bind(known.args, known.kwargs) if known.has_examples else None
+    return run(captured, options.for_driver(samples_of(captured, known.convention, options.calibration, examples)))
 
 
 def plan(prepared: Prepared, options: CompileOptions) -> Plan:
@@ -63,9 +97,9 @@ def _check_disk(prepared: Prepared, limits: Budget | None) -> None:
         raise BudgetTooSmall({"disk": limits.disk}, {"disk": prepared.weight_bytes})
 
 
-def build(captured: CapturedModel, options: CompileOptions) -> Built:
+def build(captured: CapturedModel, options: CompileOptions, source: Source | None = None) -> Built:
     """Everything from a captured model to an artifact in a scratch folder."""
-    prepared = prepare(captured, options)
+    prepared = prepare(captured, options, source)
     planned = plan(prepared, options)
     scratch = Scratch()
     path = scratch.path / "model.ullage"
@@ -73,9 +107,22 @@ def build(captured: CapturedModel, options: CompileOptions) -> Built:
     return Built(path, planned, facts_of(prepared, planned, options), scratch)
 
 
-def convert(model: Any, options: CompileOptions, path: Path) -> Plan:
+def open_model(text: str, options: CompileOptions) -> tuple[CapturedModel, Source]:
+    """Capture a model file, folder or factory; factories bring their own example arguments."""
+    from ullage.frontends.factory import call_factory, is_factory
+
+    if not is_factory(text) or options.input_specs is not None:
+        captured = capture(text, None, None, options)
+        return captured, Source(Convention.of(captured, None))
+    model, args, kwargs = call_factory(text)
+    captured = capture(model, args, kwargs, options)
+    return captured, Source(Convention.of(captured, model), args, kwargs)
+
+
+def convert(model: str, options: CompileOptions, path: Path) -> Plan:
     """Write the artifact of a model file (or factory) to `path`, which appears only when it is complete."""
-    prepared = prepare(capture(model, None, None, options), options)
+    captured, source = open_model(model, options)
+    prepared = prepare(captured, options, source)
     planned = plan(prepared, options)
     prepared.write(planned, path)
     return planned

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ullage.budget import Budget, parse_budget
-from ullage.errors import InputError, ToolchainError, UllageError
+from ullage.errors import CalibrationError, InputError, ToolchainError, UllageError
 from ullage.target import Target
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ullage.driver import Options
 
 Progress = Callable[[str, float], None]
@@ -39,6 +41,8 @@ class CompileOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        self._keep_calibration()
+        self._check_accuracy()
         self._refuse_lossy()
         if self.machine.kind != "cpu":
             raise ToolchainError(f"target {self.target!r} cannot be compiled for yet; use target='cpu'.")
@@ -48,18 +52,28 @@ class CompileOptions:
         if self.limits is not None and self.limits.device is not None:
             raise InputError(f"target {self.target!r} has no device memory to limit; give ram= or a number of bytes.")
 
+    def _keep_calibration(self) -> None:
+        """Iterators are read once, for every shape that is compiled later."""
+        if self.calibration is None:
+            return
+        if isinstance(self.calibration, str | bytes | Mapping) or not isinstance(self.calibration, Iterable):
+            found = type(self.calibration).__name__
+            raise CalibrationError(f"calibration must be an iterable of inputs, found {found}.")
+        object.__setattr__(self, "calibration", tuple(self.calibration))
+
+    def _check_accuracy(self) -> None:
+        number = isinstance(self.accuracy, int | float) and not isinstance(self.accuracy, bool)
+        if self.accuracy != "exact" and not (number and 0 <= float(self.accuracy) < float("inf")):
+            raise InputError(f"accuracy must be 'exact' or a relative error from 0 on, found {self.accuracy!r}.")
+        if self.accuracy == "exact" and self.calibration is not None:
+            raise InputError("calibration judges lossy rewrites; give accuracy= as the relative error that is allowed.")
+
     def _refuse_lossy(self) -> None:
-        asked = [name for name in ("quantize", "sparsify", "calibration") if getattr(self, name) is not None]
-        if isinstance(self.accuracy, bool) or not isinstance(self.accuracy, int | float | str):
-            raise InputError(f"accuracy must be 'exact' or a relative error, found {self.accuracy!r}.")
-        if isinstance(self.accuracy, str) and self.accuracy != "exact":
-            raise InputError(f"accuracy must be 'exact' or a relative error, found {self.accuracy!r}.")
-        if self.accuracy != "exact":
-            asked.append(f"accuracy={self.accuracy}")
+        asked = [name for name in ("quantize", "sparsify") if getattr(self, name) is not None]
         if asked:
             raise UllageError(
-                f"{', '.join(asked)} asks for lossy rewrites, which this version does not have; "
-                "use accuracy='exact' without quantize, sparsify and calibration."
+                f"{', '.join(asked)} asks for a scheme that this version does not have; "
+                "give accuracy= as the relative error that is allowed, without quantize and sparsify."
             )
 
     @cached_property
@@ -76,11 +90,12 @@ class CompileOptions:
         """Bytes of the memory that the target computes from; None without a budget."""
         return None if self.limits is None else self.limits.of(self.machine.kind)
 
-    def for_driver(self) -> Options:
-        """The same, as the driver wants it."""
+    def for_driver(self, samples: tuple[Mapping[str, Tensor], ...] = ()) -> Options:
+        """The same, as the driver wants it; `samples` are what lossy rewrites are judged on."""
         from ullage.driver import Options
 
-        return Options(target=self.machine, accuracy="exact", progress=self.reporter())
+        allowed: Literal["exact"] | float = "exact" if isinstance(self.accuracy, str) else float(self.accuracy)
+        return Options(target=self.machine, accuracy=allowed, samples=samples, progress=self.reporter())
 
     def reporter(self) -> Progress | None:
         """The progress callable; `True` writes stages to stderr when that is a terminal."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ullage.flow import capture
+from ullage.flow import open_model
 from ullage.graph.captured import CapturedModel, TensorSpec
 from ullage.graph.reference import run_captured
 from ullage.options import CompileOptions
@@ -37,15 +37,8 @@ class Reference:
 
 def open_reference(text: str, options: CompileOptions) -> Reference:
     """Capture MODEL; factories bring their own example inputs."""
-    from ullage.calling import Convention
-    from ullage.frontends.factory import call_factory, is_factory
-
-    if not is_factory(text) or options.input_specs is not None:
-        return Reference(capture(text, None, None, options), None)
-    model, args, kwargs = call_factory(text)
-    captured = capture(model, args, kwargs, options)
-    examples = Convention.of(captured, model).bind(args or (), kwargs or {})
-    return Reference(captured, examples)
+    captured, source = open_model(text, options)
+    return Reference(captured, source.convention.bind(source.args, source.kwargs) if source.has_examples else None)
 
 
 def random_inputs(captured: CapturedModel) -> Tensors:

@@ -18,6 +18,7 @@ from ullage.passes.clean.views import Views
 from ullage.passes.fuse.attention import Attention
 from ullage.passes.fuse.merge_linear import MergeLinear
 from ullage.passes.manager import Instrument, Pass, PassManager, Rewrite, parse_pipeline
+from ullage.passes.quantize.bfloat16 import Bfloat16
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ CLEAN: tuple[Line, ...] = (
 )
 PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN}
 _KINDS = (
-    Attention, BatchNorm, Canonicalize, CommonSubexpressions, DeadCode, FlattenProducts, FoldConstants, MergeLinear,
-    Simplify, SpelledNorms, Views,
+    Attention, BatchNorm, Bfloat16, Canonicalize, CommonSubexpressions, DeadCode, FlattenProducts, FoldConstants,
+    MergeLinear, Simplify, SpelledNorms, Views,
 )  # fmt: skip
 KNOWN: dict[str, type[Pass]] = {kind.name: kind for kind in _KINDS}
 

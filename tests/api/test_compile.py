@@ -210,10 +210,14 @@ def test_dynamic_shapes_are_one_plan() -> None:
         ({"target": "abacus"}, ullage.InputError),
         ({"target": "cuda"}, ullage.UllageError),
         ({"accuracy": "rough"}, ullage.InputError),
-        ({"accuracy": 0.01}, ullage.UllageError),
+        ({"accuracy": -0.01}, ullage.InputError),
+        ({"accuracy": float("nan")}, ullage.InputError),
+        ({"accuracy": True}, ullage.InputError),
         ({"quantize": "int8"}, ullage.UllageError),
         ({"sparsify": "2:4"}, ullage.UllageError),
-        ({"calibration": [torch.ones(1)]}, ullage.UllageError),
+        ({"calibration": [torch.ones(1)]}, ullage.InputError),
+        ({"accuracy": 0.01, "calibration": torch.ones}, ullage.CalibrationError),
+        ({"accuracy": 0.01, "calibration": {"x": torch.ones(1)}}, ullage.CalibrationError),
     ],
 )
 def test_options_are_checked_at_once(options: dict[str, Any], error: type[Exception]) -> None:
@@ -238,3 +242,36 @@ def test_the_frontier_can_be_measured(model: nn.Module, inputs: tuple[torch.Tens
     assert all(p.measured_seconds is not None and p.measured_seconds > 0 for p in frontier.points)
     frontier.plot(tmp_path / "frontier.html")
     assert "<svg" in (tmp_path / "frontier.html").read_text()
+
+
+def calibrations(x: torch.Tensor) -> dict[str, list[object]]:
+    """The same inputs in every form that is taken."""
+    return {"tuple": [(x,)], "tensor": [x, x], "keywords": [{"x": x}], "several": [(x,), {"x": -x}]}
+
+
+@pytest.mark.parametrize("form", ["none", "tuple", "tensor", "keywords", "several"])
+def test_an_accuracy_is_kept_on_calibration_inputs(form: str) -> None:
+    """Half the memory, an error within bounds, and the same bits at every budget."""
+    module, (x,) = perceptron()
+    calibration = None if form == "none" else iter(calibrations(x)[form])
+    exact = ullage.compile(module, (x,))
+    loose = ullage.compile(module, (x,), accuracy=0.01, calibration=calibration)
+    tight = ullage.compile(module, (x,), accuracy=0.01, budget=ullage.minimum_budget(module, (x,), accuracy=0.01))
+    wanted, found = exact(x)["last"][0], loose(x)["last"][0]
+    assert 1e-4 < (found - wanted).norm() / wanted.norm() <= 0.01
+    assert torch.equal(found, tight(x)["last"][0])
+    assert loose.plan.peak_bytes["ram"] < exact.plan.peak_bytes["ram"]
+    assert "bfloat16" in loose.explain() and "bfloat16" not in exact.explain()
+
+
+BAD: list[list[object]] = [
+    [], [torch.ones(4, 3)], [{"y": torch.ones(4, 256)}], [torch.ones(4, 256).double()], [3],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda bad: f"{len(bad)} {type(bad[0] if bad else None).__name__}")
+def test_calibration_that_does_not_fit_is_refused(bad: list[object]) -> None:
+    """Before anything is built."""
+    module, inputs = perceptron()
+    with pytest.raises(ullage.CalibrationError):
+        ullage.compile(module, inputs, accuracy=0.01, calibration=bad)

@@ -43,6 +43,31 @@ def inputs(tmp_path: Path) -> Path:
     return tmp_path / "in.npz"
 
 
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_an_accuracy_is_kept_and_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, inputs: Path, calibrated: bool
+) -> None:
+    """Judged on the factory's example inputs or on a file; the artifact is checked against what was asked."""
+    out = tmp_path / "m.ullage"
+    more = ["--calibration", inputs] if calibrated else []
+    assert ullage(capsys, "convert", FACTORY, "-o", out, "--accuracy", 0.01, *more)[0] == 0
+    _, found = ullage(capsys, "inspect", out)
+    assert found["accuracy"] == 0.01
+    assert {r["pass"] for r in found["rewrites"] if r["error"] > 0} == {"bfloat16"}
+    assert all(r["error"] <= 0.01 for r in found["rewrites"])
+    code, checked = ullage(capsys, "check", out, "--reference", FACTORY)
+    assert code == 0 and all(1e-4 < output["error"] < output["tolerance"] == 0.01 for output in checked["outputs"])
+
+
+def test_calibration_that_does_not_fit_is_an_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The message names the input and what it should be."""
+    np.savez(tmp_path / "bad.npz", x=np.zeros((4, 3), np.float32))
+    arguments = ["--accuracy", "0.01", "--calibration", str(tmp_path / "bad.npz")]
+    assert main(["convert", FACTORY, "-o", str(tmp_path / "m.ullage"), *arguments]) == 2
+    assert "[4, 256]" in (told := " ".join(capsys.readouterr().err.split())) and "[4, 3]" in told
+    assert not (tmp_path / "m.ullage").exists()
+
+
 def test_convert_writes_one_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "m.ullage"
     code, found = ullage(capsys, "convert", FACTORY, "-o", out, "--budget", "1MiB")

@@ -1,0 +1,159 @@
+"""bfloat16 where the error allows: what is rewritten, that the foreseen error is the kernels' own, and the choice."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.codegen.schedule.scheduling import TARGET, Tensors
+from tests.codegen.schedule.whole_flow import results, running
+from ullage.driver import Options, Prepared, prepare
+from ullage.errors import AccuracyNotMet
+from ullage.frontends.load import load_model
+from ullage.graph.captured import CapturedModel
+from ullage.passes.pipelines import parse, run_clean
+from ullage.passes.quantize import choose
+from ullage.passes.quantize.bfloat16 import Bfloat16, candidates
+from ullage.passes.quantize.measure import relative_error, run_as_kernels
+
+
+class Text(nn.Module):
+    """A table, products with and without biases, a norm, and a product over an odd number of values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(40, 64)
+        self.up, self.down = nn.Linear(64, 96), nn.Linear(96, 64, bias=False)
+        self.norm, self.odd, self.classes = nn.LayerNorm(64), nn.Linear(64, 33), nn.Linear(33, 5)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """[batch, length] → [batch, length, 5]."""
+        x = self.table(ids)
+        x = self.norm(x + self.down(F.gelu(self.up(x))))
+        return self.classes(F.relu(self.odd(x)))
+
+
+class Image(nn.Module):
+    """Convolutions: over three channels, strided, depthwise, grouped, transposed, and a computed bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 24, 3, 2, 1)
+        self.deep, self.grouped = nn.Conv2d(24, 24, 3, padding=1, groups=24), nn.Conv2d(24, 48, 1, groups=3)
+        self.up = nn.ConvTranspose2d(48, 10, 2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[batch, 3, h, w] → [batch, 10, h, w]."""
+        return self.up(F.relu(self.grouped(self.deep(F.relu(self.second(F.relu(self.first(x))))))))
+
+
+def case(name: str) -> tuple[nn.Module, Tensors]:
+    """A model with inputs."""
+    torch.manual_seed(0)
+    module, inputs = {
+        "text": (Text(), (torch.randint(0, 40, (2, 9)),)),
+        "image": (Image(), (torch.randn(2, 3, 12, 10),)),
+    }[name]
+    return module.eval().requires_grad_(False), inputs
+
+
+def captured(module: nn.Module, inputs: Tensors) -> CapturedModel:
+    """The clean graph of a model."""
+    return run_clean(load_model(copy.deepcopy(module), inputs))[0]
+
+
+def samples(model: CapturedModel, inputs: Sequence[torch.Tensor]) -> tuple[dict[str, torch.Tensor], ...]:
+    """One sample by input name."""
+    return ({spec.name: x for spec, x in zip(model.inputs, inputs, strict=True)},)
+
+
+def lossy(module: nn.Module, inputs: Tensors, allowed: float) -> Prepared:
+    """A model compiled with an accuracy, judged on the inputs."""
+    model = load_model(copy.deepcopy(module), inputs)
+    return prepare(model, Options(TARGET, allowed, samples(model, inputs)))
+
+
+@pytest.mark.parametrize(("name", "kinds"), [
+    ("text", ["embedding", "linear", "linear", "linear"]), ("image", ["convolution"] * 3),
+])  # fmt: skip
+def test_candidates_have_constant_weights_and_pairs_of_values(name: str, kinds: list[str]) -> None:
+    """Sums over 3 channels, over one channel of each group, and over 33 values stay as they are."""
+    found = [str(node.target).split(".")[1] for node in candidates(captured(*case(name)))]
+    assert found == kinds
+
+
+@pytest.mark.parametrize("name", ["text", "image"])
+def test_the_foreseen_error_is_that_of_the_compiled_model(name: str) -> None:
+    """Rounding operands in eager, the rewritten graph, and the kernels agree to float32's precision."""
+    module, inputs = case(name)
+    model = captured(module, inputs)
+    (sample,) = samples(model, inputs)
+    exact = [run_as_kernels(model, sample)]
+    names = [node.name for node in candidates(model)]
+    foreseen = relative_error([run_as_kernels(model, sample, names)], exact)
+    assert 1e-4 < foreseen < 1e-2
+    prepared = lossy(module, inputs, 0.05)
+    (told,) = {r.error for r in prepared.rewrites if r.pass_name == "bfloat16"}
+    assert told == pytest.approx(foreseen, rel=1e-2)
+    with running(prepared) as runner:
+        measured = relative_error([results(runner, inputs)], exact)
+    assert measured == pytest.approx(foreseen, rel=1e-2)
+
+
+@pytest.mark.parametrize(("allowed", "least", "most"), [(0.0, 0, 0), (1e-3, 0, 3), (3e-3, 1, 3), (1e-2, 4, 4)])
+def test_what_is_allowed_is_kept(allowed: float, least: int, most: int) -> None:
+    """The compiled model's own error stays within bounds, however many products that leaves in float32."""
+    module, inputs = case("text")
+    prepared = lossy(module, inputs, allowed)
+    rewritten = [r for r in prepared.rewrites if r.pass_name == "bfloat16"]
+    assert least <= len(rewritten) <= most
+    with running(prepared) as runner:
+        found = results(runner, inputs)
+    model = captured(module, inputs)
+    assert relative_error([found], [run_as_kernels(model, *samples(model, inputs))]) <= allowed + 1e-6
+
+
+def test_cheap_errors_are_spent_first() -> None:
+    """Of two equal products, the one whose error is damped is narrowed."""
+    torch.manual_seed(0)
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.loud, self.quiet = nn.Linear(64, 64), nn.Linear(64, 64)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.loud(x) + 0.01 * torch.tanh(self.quiet(x))
+
+    module, inputs = Two().eval().requires_grad_(False), (torch.randn(8, 64),)
+    model = captured(module, inputs)
+    loud, quiet = (node.name for node in candidates(model))
+    _, rewrites = choose.narrow(model, 1e-4, samples(model, inputs), lambda _: None)
+    assert [r.where for r in rewrites] == [quiet] != [loud]
+
+
+def test_a_model_that_turns_out_worse_than_foreseen_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error that counts is measured on the graph that is used."""
+    module, inputs = case("text")
+    model = captured(module, inputs)
+    monkeypatch.setattr(choose.Judge, "error", lambda *_: 0.0)
+    with pytest.raises(AccuracyNotMet) as refusal:
+        choose.narrow(model, 1e-5, samples(model, inputs), lambda _: None)
+    assert refusal.value.wanted == 1e-5 < refusal.value.reached
+
+
+def test_weights_take_half_the_bytes() -> None:
+    """Of a model that is nearly all products."""
+    module, inputs = case("text")
+    whole, half = lossy(module, inputs, 0.0), lossy(module, inputs, 0.05)
+    assert half.weight_bytes < 0.6 * whole.weight_bytes and half.minimum_bytes < whole.minimum_bytes
+
+
+def test_the_pass_has_a_text_form() -> None:
+    """Which nodes are meant is an option."""
+    assert parse("bfloat16{only=linear linear_1}, bfloat16") == (Bfloat16("linear linear_1"), Bfloat16())
