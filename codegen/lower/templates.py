@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch.fx import Node
 
-from ullage.codegen.loops.ir import Const, Expr, Ref, Store
+from ullage.codegen.loops.ir import FLOATS, Const, Expr, Ref, Store
 from ullage.codegen.lower.builder import Builder
 from ullage.codegen.lower.formulas import op
 from ullage.codegen.lower.geometry import Geometry, Surround
@@ -184,7 +184,7 @@ def _padding(builder: Builder, node: Node, own: tuple[int, int]) -> tuple[int, i
 
 
 def _lower_attention(builder: Builder, node: Node, outputs: Sequence[Output], operands: AttentionOperands) -> Attention:
-    ((_, out),) = outputs
+    out = _attention_result(node, outputs)
     q, k, v, mask = _four(operands.q), _four(operands.k), _four(operands.v), operands.mask
     scale = node.kwargs.get("scale", node.args[6] if len(node.args) > 6 else None)
     causal = node.kwargs.get("is_causal", node.args[5] if len(node.args) > 5 else False)
@@ -199,6 +199,15 @@ def _lower_attention(builder: Builder, node: Node, outputs: Sequence[Output], op
         queries, keys, head_dim, value_dim, head_dim**-0.5 if scale is None else float_of(scale), bool(causal),
         q_at, k_at, v_at, target, bias, _mask_kind(mask),
     )  # fmt: skip
+
+
+def _attention_result(node: Node, outputs: Sequence[Output]) -> View:
+    """Where the result goes; nothing can be fused to it but a conversion."""
+    (result, out), *more = outputs
+    converted = result.target is aten._to_copy.default and result.args[0] is node
+    if more or not (result is node or converted) or out.dtype not in FLOATS - {"float64"}:
+        raise NotFusable("attention has no epilogue but a conversion")
+    return out
 
 
 def _mask_kind(mask: View | None) -> Literal["none", "add", "keep"]:

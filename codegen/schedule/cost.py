@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ullage.codegen.loops.ir import DTYPE_BYTES, Apply, Buffer, Expr, Load, LoopKernel, Store, walk
 from ullage.codegen.lower.index import IndexMath
-from ullage.codegen.templates import Attention, Conv2d, Gemm
+from ullage.codegen.templates import Attention, Conv2d, Gemm, PackedPanels
 
 Cost = tuple[int, int]
 _TRANSCENDENTAL = frozenset({"exp", "exp2", "log", "erf", "tanh", "sigmoid", "pow", "sin", "cos", "log1p", "expm1"})
@@ -15,7 +15,7 @@ _TRANSCENDENTAL_FLOPS = 20
 
 
 def step_cost(spec: LoopKernel | Gemm | Conv2d | Attention, dim_max: Mapping[str, int]) -> Cost:
-    """(flops, bytes moved) at the upper bounds of the dimensions."""
+    """(flops, bytes moved) at the upper bounds of the dimensions; two operations on pairs count as one."""
     math = IndexMath({}, dim_max)
 
     def size(expr: Expr) -> int:
@@ -28,18 +28,23 @@ def step_cost(spec: LoopKernel | Gemm | Conv2d | Attention, dim_max: Mapping[str
         case Gemm():
             rows, columns, inner = size(spec.batch) * size(spec.m), size(spec.n), size(spec.k)
             moved = rows * (inner + columns) + columns * inner * (1 if spec.weight else size(spec.batch))
-            return 2 * rows * columns * inner, 4 * moved
+            return 2 * rows * columns * inner // _word(spec), 4 * moved
         case Conv2d():
             pixels = size(spec.batch) * size(spec.out_h) * size(spec.out_w)
             taps = spec.kernel[0] * spec.kernel[1] * spec.in_c // spec.groups
             inputs = size(spec.batch) * size(spec.in_h) * size(spec.in_w) * spec.in_c
-            return 2 * pixels * spec.out_c * taps, 4 * (inputs + pixels * spec.out_c + spec.out_c * taps)
+            return 2 * pixels * spec.out_c * taps // _word(spec), 4 * (inputs + pixels * spec.out_c + spec.out_c * taps)
         case Attention():
             rows = size(spec.batch) * size(spec.heads) * size(spec.queries)
             width = spec.head_dim + spec.value_dim
             return 2 * rows * size(spec.keys) * width, 4 * rows * width * 2
         case LoopKernel():
             return _loop_cost(spec, size)
+
+
+def _word(spec: Gemm | Conv2d) -> int:
+    """Values of k that are multiplied at once."""
+    return spec.weight.steps_of_word if isinstance(spec.weight, PackedPanels) else 1
 
 
 def _loop_cost(kernel: LoopKernel, size: Callable[[Expr], int]) -> Cost:

@@ -16,7 +16,7 @@ from torch.fx import Graph, Node
 from ullage.codegen.lower.geometry import Surround
 from ullage.codegen.lower.reductions import scan_node
 from ullage.codegen.lower.table import TABLE, aten, fake
-from ullage.codegen.lower.templates import ATTENTION, CONVOLUTION, TEMPLATES
+from ullage.codegen.lower.templates import CONVOLUTION, TEMPLATES
 from ullage.codegen.lower.values import NotFusable
 from ullage.codegen.lower.views import root, view_source
 
@@ -129,7 +129,7 @@ class Grouping:
     def _grow(self, anchor: Node, kind: str) -> None:
         members = self._start(anchor, kind)
         best = members
-        if anchor.target is not ATTENTION and not scan_node(anchor):
+        if not scan_node(anchor):
             grown = members
             while (following := self._extend(grown, kind)) is not None:
                 grown = following

@@ -31,7 +31,7 @@ class Layouts:
             return channels_last(rank)
         if node.target is LINEAR:
             return plain
-        if node.target is ATTENTION and rank == 4:
+        if anchor.target is ATTENTION and rank == 4:
             return (0, 2, 1, 3)
         if rank in (3, 4) and self._feeds_convolution(node):
             return channels_last(rank)

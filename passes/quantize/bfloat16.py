@@ -18,6 +18,7 @@ from ullage.passes.manager import Pass, RewriteLog
 
 aten = torch.ops.aten
 NARROW = torch.bfloat16
+_VIEWS = (aten.view.default, aten.reshape.default, aten.permute.default, aten.transpose.int, aten.unsqueeze.default)
 _LINEAR, _CONVOLUTION, _EMBEDDING = aten.linear.default, aten.convolution.default, aten.embedding.default
 
 
@@ -87,7 +88,7 @@ def _narrow_product(edit: Editor, node: Node) -> None:
     x, weight, bias = node.args[:3] if len(node.args) > 2 else (*node.args, None)
     ref = edit.constant(weight)
     assert ref is not None
-    narrow_x = edit.call(aten._to_copy.default, x, dtype=NARROW)
+    narrow_x = _narrowed(edit, x)
     narrow_weight = edit.add_constant(convert(ref, NARROW))
     rest = (None, *node.args[3:]) if is_call(node, _CONVOLUTION) else ()
     product = edit.call(node.target, narrow_x, narrow_weight, *rest)
@@ -95,6 +96,17 @@ def _narrow_product(edit: Editor, node: Node) -> None:
     if bias is not None:
         result = edit.call(aten.add.Tensor, result, _offsets(edit, node, bias))
     node.replace_all_uses_with(result)
+
+
+def _narrowed(edit: Editor, x: object) -> Node:
+    """The operand in bfloat16, rounded before the views that lie between it and what computes it.
+
+    There the rounding can be part of the kernel that computes it. Views that others read too are left alone.
+    """
+    assert isinstance(x, Node)
+    if not is_call(x, *_VIEWS) or len(x.users) != 1:
+        return edit.call(aten._to_copy.default, x, dtype=NARROW)
+    return edit.call(x.target, _narrowed(edit, x.args[0]), *x.args[1:], **x.kwargs)
 
 
 def _offsets(edit: Editor, node: Node, bias: object) -> object:

@@ -59,3 +59,29 @@ def test_kernels_name_the_cpu_features_that_they_use(isa: str, dtype: torch.dtyp
     captured, _ = run_clean(load_model(module, inputs))
     kernels = build_schedule(captured, Target("cpu", isa, 2)).kernels.values()
     assert set().union(*(kernel.features for kernel in kernels)) == needs
+
+
+class Converted(nn.Module):
+    """Attention in float32 whose result is wanted in bfloat16, or in both."""
+
+    def __init__(self, both: bool) -> None:
+        super().__init__()
+        self.both = both
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Tensors:
+        """[batch, heads, rows, width]."""
+        y = nn.functional.scaled_dot_product_attention(q, k, v)
+        return (y.bfloat16(), y) if self.both else (y.bfloat16(),)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_conversion_is_part_of_the_attention_that_feeds_it_alone(both: bool) -> None:
+    torch.manual_seed(0)
+    module, inputs = Converted(both), tuple(torch.randn(2, 3, 20, 16) for _ in range(3))
+    model = prepared(module, inputs)
+    assert len(model.scheduled.schedule.steps) == (2 if both else 1)
+    with running(model) as runner:
+        found = results(runner, inputs)
+    truth = module(*(x.double() for x in inputs))
+    assert [x.dtype for x in found] == [torch.bfloat16, torch.float32][: len(found)]
+    assert error(found[0], truth[0].double()) < 2**-8
