@@ -27,6 +27,7 @@ class Launches:
     dim_max: Mapping[str, int]
     kernels: dict[str, Kernel] = field(default_factory=dict)
     specs: dict[str, Spec] = field(default_factory=dict)
+    emitted: dict[Spec, Kernel] = field(default_factory=dict)
 
     def steps(self, lowered: Iterable[Lowered | Gather], storages: Iterable[Storage]) -> tuple[Step | Gather, ...]:
         """The plan's steps in the same order; gathers are steps already."""
@@ -35,7 +36,7 @@ class Launches:
 
     def _step(self, lowered: Lowered, temps: frozenset[str]) -> Step:
         spec = lowered.spec
-        kernel = emit_kernel(spec, self.target)
+        kernel = self._emitted(spec)
         self.kernels.setdefault(kernel.symbol, kernel)
         self.specs.setdefault(kernel.symbol, spec)
         operands = _operands(kernel, lowered)
@@ -44,6 +45,13 @@ class Launches:
             lowered.name, kernel.symbol, operands, tuple(Size.of(d) for d in kernel.dims), kernel.tasks,
             kernel.shared_bytes, kernel.thread_bytes, _inplace(spec, kernel, operands, temps), flops, moved,
         )  # fmt: skip
+
+    def _emitted(self, spec: Spec) -> Kernel:
+        """The kernel of a specification; equal layers have equal ones, so that text is made once for them all."""
+        kernel = self.emitted.get(spec)
+        if kernel is None:
+            kernel = self.emitted[spec] = emit_kernel(spec, self.target)
+        return kernel
 
 
 def _operands(kernel: Kernel, lowered: Lowered) -> tuple[Operand, ...]:
