@@ -37,9 +37,15 @@ def without_repeats(value: torch.Tensor) -> torch.Tensor:
         return value
     bits = value.contiguous().view(_BITS[value.dtype.itemsize]) if value.dim() else value
     for dim, size in enumerate(value.shape):
-        if size > 1 and bool((bits == bits.narrow(dim, 0, 1)).all()):
+        if size > 1 and _repeats(bits, dim):
             value, bits = value.narrow(dim, 0, 1), bits.narrow(dim, 0, 1)
     return value
+
+
+def _repeats(bits: torch.Tensor, dim: int) -> bool:
+    """Whether all along a dimension is what comes first; most tensors differ at once, which two parts show."""
+    first = bits.narrow(dim, 0, 1)
+    return torch.equal(first, bits.narrow(dim, 1, 1)) and bool((bits == first).all())
 
 
 _SIMPLE = frozenset({
