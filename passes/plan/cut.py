@@ -125,7 +125,7 @@ class _Cutter:
             self.shots.append(Shot(position, 0, 0, blocks, tuple(fresh), seconds))
             return
         weight = problem.weights[work.tiled]
-        taken = sum(self.chunks[b].bytes for b in fresh)
+        taken = sum([self.chunks[b].bytes for b in fresh]) if fresh else 0
         limit = tiles_per_block(weight, self.space.holes[position] - taken, self.style)
         for first, count, pinned in self._parts(work.tiled, weight, limit):
             number, new = self._block(work.tiled, first, count, pinned)

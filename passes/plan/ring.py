@@ -52,11 +52,12 @@ class Profile:
         for index in range(len(starts) - 1, -1, -1):
             if best < soon:
                 break
-            if values[index] < best:
-                end = starts[index + 1] if index + 1 < len(starts) else high
-                base, latest = self._window(end // DIRECT_IO_BYTES * DIRECT_IO_BYTES - length, length, index, best)
-                if latest < best:
-                    best, place = latest, base
+            if values[index] >= best:
+                continue
+            end = starts[index + 1] if index + 1 < len(starts) else high
+            base, latest = self._window(end // DIRECT_IO_BYTES * DIRECT_IO_BYTES - length, length, index, best)
+            if latest < best:
+                best, place = latest, base
             if values[index] < best:
                 base = -(-starts[index] // DIRECT_IO_BYTES) * DIRECT_IO_BYTES
                 base, latest = self._window(base, length, index, best)
@@ -181,7 +182,7 @@ def _walk(profile: Profile, stops: Sequence[Stop]) -> _Placed:
         for low, high in stop.ranges:
             profile.use(low, high, stop.last)
         for launch, bundle in stop.bundles:
-            length = bundle.room + sum(d.bytes for d in bundle.lasting)
+            length = bundle.room + sum([d.bytes for d in bundle.lasting]) if bundle.lasting else bundle.room
             base, latest = profile.earliest_window(length, launch, placed.earliest)
             if bundle.own is not None:
                 placed.put(bundle.own, base, latest)

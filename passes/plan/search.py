@@ -75,6 +75,7 @@ class Search:
     fixed_bytes: int
     _scores: dict[Choice, _Score | None] = field(default_factory=dict, init=False, repr=False, compare=False)
     _costs: dict[tuple[int, Style], _ReadCosts] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _spaces: dict[int, Space] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def best(self, budget_bytes: int, effort: Effort = THOROUGH) -> Draft:
         """The draft with the least predicted time whose peak is within the budget."""
@@ -161,7 +162,10 @@ class Search:
         return None if pins is None else draft(cut(space, pins, choice.style), True)
 
     def _space(self, size: int) -> Space:
-        return Space(self.problem, self.packing, size)
+        """One space per size: drafts of all styles and pins share what it knows."""
+        if size not in self._spaces:
+            self._spaces[size] = Space(self.problem, self.packing, size)
+        return self._spaces[size]
 
 
 @dataclass(frozen=True, slots=True)
