@@ -65,7 +65,7 @@ class ArtifactWriter:
             if count == info.tiles:
                 raise UllageError(f"constant {info.name}: {info.tiles} tiles wanted, more found.")
             self._pad(start + count * info.tile_stride)
-            checksums.append(self._add_tile(info, memoryview(tile).cast("B")))
+            checksums.append(self._add_tile(info, tile if isinstance(tile, bytes) else memoryview(tile).cast("B")))
         if len(checksums) != info.tiles:
             raise UllageError(f"constant {info.name}: {info.tiles} tiles wanted, {len(checksums)} found.")
 
@@ -101,7 +101,7 @@ class ArtifactWriter:
         except OSError as error:
             raise UllageError(f"cannot write {self._path}: {error.strerror}.") from error
 
-    def _add_tile(self, info: ConstantInfo, tile: memoryview) -> int:
+    def _add_tile(self, info: ConstantInfo, tile: bytes | memoryview) -> int:
         if len(tile) != info.tile_bytes:
             raise UllageError(f"constant {info.name}: tiles of {info.tile_bytes} bytes wanted, {len(tile)} found.")
         crc = self._crc32c(tile)
