@@ -1,8 +1,9 @@
 """Everything in memory, side by side over the suite: Ullage, eager PyTorch, Inductor, ONNX Runtime and OpenVINO.
 
-`python -m benchmarks.suite [--models a,b] [--batch 1] [--threads 2] [--against ...] [--rounds 7] [--json FILE]
-[--plot FILE]`. float32, each system in a process of its own, interleaved rounds, medians; `best ÷ Ullage` compares
-with the fastest of the others. Peak is resident memory over what the system's libraries take.
+`python -m benchmarks.suite [--models a,b] [--batch 1] [--threads 2] [--against ...] [--rounds 7] [--accuracy E]
+[--json FILE] [--plot FILE]`. float32 (with an accuracy: bfloat16 for Ullage and OpenVINO), each system in a process of
+its own, interleaved rounds, medians; `best ÷ Ullage` compares with the fastest of the others. Peak is resident memory
+over what the system's libraries take.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def main() -> int:
     )
     results = []
     for model in options.models.split(","):
-        result = measure(model, options.batch, against, options.rounds)
+        result = measure(model, options.batch, against, options.rounds, options.accuracy)
         print(line(result), flush=True)
         results.append(result)
     print(f"geometric mean of best ÷ Ullage: {geometric_mean([r.ratio for r in results if r.ratio]):.3f}")
@@ -79,6 +80,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--accuracy", type=float, default=None, help="relative error allowed; OpenVINO in bfloat16")
     parser.add_argument("--json", default="")
     parser.add_argument("--plot", default="")
     options = parser.parse_args()
@@ -87,9 +89,10 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def measure(model: str, batch: int, against: Sequence[str], rounds: int) -> Result:
+def measure(model: str, batch: int, against: Sequence[str], rounds: int, accuracy: float | None = None) -> Result:
     """One model beside the others."""
-    table: Table = bench(factory_name(model, batch), against, None, None, None, rounds)
+    allowed = "exact" if accuracy is None else accuracy
+    table: Table = bench(factory_name(model, batch), against, None, None, None, rounds, accuracy=allowed)
     return Result(model, batch, table.rows, table.passed)
 
 

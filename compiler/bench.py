@@ -143,10 +143,12 @@ def bench(
     input_specs: InputSpecs | None,
     rounds: int,
     threads: int | None = None,
+    accuracy: str | float = "exact",
 ) -> Table:
     """Compile `subject` if it is a model, then run it beside the other systems in `rounds` interleaved rounds.
 
-    All run on `threads`; without it, on as many as are available and as the artifact was made for.
+    All run on `threads`; without it, on as many as are available and as the artifact was made for. With an `accuracy`
+    that is a number the model is compiled with it, and held to it, and OpenVINO may use bfloat16, too.
     """
     names = [name.strip() for name in against if name.strip()]
     unknown = [name for name in names if name not in SYSTEMS]
@@ -156,7 +158,7 @@ def bench(
     is_artifact, model = Path(subject).suffix == ".ullage", reference or subject
     if is_artifact and reference is None:
         return _alone(Path(subject), budget, names, scratch.path, rounds, threads)
-    options = CompileOptions(budget=budget, input_specs=input_specs, progress=True, threads=threads)
+    options = CompileOptions(budget=budget, accuracy=accuracy, input_specs=input_specs, progress=True, threads=threads)
     artifact = Path(subject) if is_artifact else scratch.path / "model.ullage"
     if not is_artifact:
         convert(subject, options, artifact)
@@ -166,10 +168,11 @@ def bench(
     write_arrays(scratch.path / "inputs.npz", {name: as_array(tensor) for name, tensor in inputs.items()})
     outputs = tuple(spec.name for spec in truth.captured.outputs)
     jobs = [
-        Job(name, model, str(artifact), budget, input_specs, outputs, str(scratch.path), count)
+        Job(name, model, str(artifact), budget, input_specs, outputs, str(scratch.path), count, accuracy != "exact")
         for name in dict.fromkeys(["ullage", *names])
     ]
-    return _judge(run_rounds(jobs, rounds), truth, inputs, scratch.path)
+    tolerance = None if isinstance(accuracy, str) else accuracy
+    return _judge(run_rounds(jobs, rounds), truth, inputs, scratch.path, tolerance)
 
 
 def _threads(artifact: Path, asked: int | None) -> int:
@@ -238,12 +241,12 @@ def interquartile_range(values: Sequence[float]) -> float:
     return third - first
 
 
-def _judge(rows: Sequence[Row], truth: Reference, inputs: Tensors, folder: Path) -> Table:
+def _judge(rows: Sequence[Row], truth: Reference, inputs: Tensors, folder: Path, tolerance: float | None) -> Table:
     exact, framework = truth.run(inputs, torch.float64), truth.run(inputs)
     results = {row.system: _outputs(folder, row.system, truth) for row in rows if row.status == "ok"}
     judged = tuple(_with_error(row, results.get(row.system), exact) for row in rows)
     ours = results.get("ullage")
-    return Table(judged, ours is not None and compare(ours, framework, exact, None).passed)
+    return Table(judged, ours is not None and compare(ours, framework, exact, tolerance).passed)
 
 
 def _outputs(folder: Path, system: str, truth: Reference) -> Tensors:

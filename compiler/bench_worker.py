@@ -31,6 +31,8 @@ class Job:
     output_names: tuple[str, ...]
     folder: str
     threads: int
+    narrow: bool = False
+    """Whether OpenVINO may compute in bfloat16."""
 
     def to_text(self) -> str:
         """One command-line argument."""
@@ -184,8 +186,9 @@ def _openvino(job: Job) -> System:
 
     model = _open_torch(job)
     converted = openvino.convert_model(model.module, example_input=model.args)
+    precision = "bf16" if job.narrow else "f32"
     compiled = openvino.compile_model(
-        converted, "CPU", {"INFERENCE_NUM_THREADS": str(job.threads), "INFERENCE_PRECISION_HINT": "f32"}
+        converted, "CPU", {"INFERENCE_NUM_THREADS": str(job.threads), "INFERENCE_PRECISION_HINT": precision}
     )
     inputs = [value.numpy() for value in model.args]
     outputs, baseline = model.output_names, model.baseline_bytes

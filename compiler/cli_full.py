@@ -212,13 +212,15 @@ def bench(
     budget: BudgetText = None,
     inputs: Inputs = None,
     threads: Threads = None,
+    accuracy: Accuracy = "exact",
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="interleaved rounds")] = 10,
     as_json: Json = False,
 ) -> int:
     """Run several systems side by side: time, peak, bytes read, error."""
     from ullage.bench import bench as run
 
-    table = run(subject, against.split(","), reference, budget, parse_inputs(inputs or ()), rounds, threads)
+    allowed = _accuracy(accuracy)
+    table = run(subject, against.split(","), reference, budget, parse_inputs(inputs or ()), rounds, threads, allowed)
     _print({"rows": [row.to_json() for row in table.rows]}, as_json, table.text())
     return 0 if table.passed else 1
 
