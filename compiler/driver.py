@@ -7,12 +7,15 @@ because the code that it counts exists.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
+
+import torch
 
 from ullage.artifact.manifest import About
 from ullage.artifact.manifest import Rewrite as RewriteNote
@@ -22,6 +25,7 @@ from ullage.codegen.cpp.toolchain import build_library, native_sources
 from ullage.codegen.schedule.build import Scheduled, build_schedule
 from ullage.doctor import rates_file, rates_key
 from ullage.graph.captured import CapturedModel
+from ullage.graph.collector import resting_collector
 from ullage.machine import rates_for
 from ullage.passes.manager import Rewrite
 from ullage.passes.pipelines import run_clean
@@ -57,6 +61,7 @@ class Options:
             self.progress(stage, fraction)
 
 
+@resting_collector()
 def prepare(captured: CapturedModel, options: Options) -> Prepared:
     """Rewrite, schedule and generate code; raises UnsupportedOperator and ToolchainError."""
     options.report("rewrite", 0.0)
@@ -71,6 +76,17 @@ def prepare(captured: CapturedModel, options: Options) -> Prepared:
     kernels = [scheduled.kernels[symbol] for symbol in symbols]
     code = build_library(kernels, options.target, native_sources(), Cache.default())
     return Prepared(scheduled, tuple(rewrites), code, options)
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Inside, torch computes on the calling thread: tiles are too small to share, and threads wait by spinning."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -103,11 +119,13 @@ class Prepared:
         """Bytes of all packed constants."""
         return sum(constant.bytes for constant in self.scheduled.schedule.constants)
 
+    @resting_collector()
     def plan(self, budget_bytes: int | None) -> Plan:
         """The best plan within a budget (None: everything resident); raises BudgetTooSmall."""
         self.options.report("plan", 0.6)
         return self.planner.plan(budget_bytes)
 
+    @resting_collector()
     def write(self, plan: Plan, path: str | os.PathLike[str]) -> None:
         """Write an artifact with this plan and plans for smaller and larger budgets beside it."""
         plans = self._ladder(plan)
@@ -127,10 +145,11 @@ class Prepared:
     def _write_constants(self, writer: ArtifactWriter, plan: Plan) -> None:
         total = max(1, sum(c.tiles * c.tile_bytes for c in plan.constants))
         done = 0
-        for info in sorted(plan.constants, key=lambda c: c.file_offset):
-            self.options.report("pack weights", 0.7 + 0.3 * done / total)
-            writer.add_constant(info, self._tiles(info.name, info.tiles))
-            done += info.tiles * info.tile_bytes
+        with _one_torch_thread():
+            for info in sorted(plan.constants, key=lambda c: c.file_offset):
+                self.options.report("pack weights", 0.7 + 0.3 * done / total)
+                writer.add_constant(info, self._tiles(info.name, info.tiles))
+                done += info.tiles * info.tile_bytes
 
     def _tiles(self, name: str, count: int) -> Iterable[bytes]:
         packer = self.scheduled.packers[name]

@@ -15,10 +15,12 @@ from ullage.frontends.hf import capture_folder
 from ullage.frontends.hf_inputs import InputSpecs, example_inputs
 from ullage.frontends.pt2 import capture_pt2
 from ullage.graph.captured import CapturedModel
+from ullage.graph.collector import resting_collector
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
+@resting_collector()
 def load_model(
     source: str | Path | nn.Module | Callable[..., Any],
     args: tuple[Any, ...] | None = None,
