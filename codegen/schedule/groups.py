@@ -3,7 +3,7 @@
 Groups grow from an anchor along its consumers, while the whole still lowers as one kernel (the lowering itself is the
 test of legality), makes no cycle between groups, and does not repeat expensive work. Anchors are taken in three rounds:
 templates (matrix products, convolutions, attention), then reductions, then what is left. A template's group ends where
-a single value leaves it; loop kernels may store several.
+a single value leaves it, which may be stored in two types; loop kernels may store several.
 """
 
 from __future__ import annotations
@@ -133,9 +133,16 @@ class Grouping:
             grown = members
             while (following := self._extend(grown, kind)) is not None:
                 grown = following
-                if len(self._escapes(grown)) <= (1 if kind == "template" else MAX_STORES):
+                if self._storable(self._escapes(grown), kind):
                     best = grown
         self._assign(best, kind)
+
+    @staticmethod
+    def _storable(outputs: Sequence[Node], kind: str) -> bool:
+        """Whether one kernel may store them: templates store one value, and perhaps the same in another type."""
+        if kind != "template":
+            return len(outputs) <= MAX_STORES
+        return len(outputs) <= 1 or (len(outputs) == 2 and _converted(outputs[1]) is outputs[0])
 
     def _start(self, anchor: Node, kind: str) -> frozenset[Node]:
         alone = frozenset((anchor,))
@@ -232,6 +239,11 @@ class Grouping:
             done.add(id(ready))
             ordered.append(ready)
         return tuple(ordered)
+
+
+def _converted(node: Node) -> object:
+    """What a node converts to another type, if that is what it does."""
+    return node.args[0] if node.target is aten._to_copy.default else None
 
 
 def _elements(node: Node) -> int:

@@ -82,10 +82,17 @@ def _inplace(
 
 
 def _epilogue_pairs(spec: Gemm | Conv2d | Attention) -> tuple[tuple[str, str], ...]:
-    """A residual that an epilogue reads exactly where it writes may share memory with the output."""
-    if isinstance(spec, Attention) or len(spec.epilogue) != 1:
+    """A residual that an epilogue reads exactly where it writes may share memory with the (first) output.
+
+    A second store may read there only what the first has read already: a kernel loads each element once.
+    """
+    if isinstance(spec, Attention):
         return ()
-    body = LoopKernel(spec.buffers, (), (), (Stage((), spec.epilogue),))
+    first, *rest = spec.epilogue
+    known = {e for e in walk(first.value) if isinstance(e, Load)}
+    if any(isinstance(e, Load) and e not in known for s in rest for e in walk(s.value)):
+        return ()
+    body = LoopKernel(spec.buffers, (), (), (Stage((), (first,)),))
     taken = {spec.a_buffer, spec.b_buffer, "w"} if isinstance(spec, Gemm) else {spec.x_buffer, "w"}
     taken |= _read_by_rows(spec.rows)
     return tuple((r, w) for r, w in inplace_pairs(body) if r not in taken)

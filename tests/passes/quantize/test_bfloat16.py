@@ -20,6 +20,7 @@ from ullage.passes.pipelines import parse, run_clean
 from ullage.passes.quantize import choose
 from ullage.passes.quantize.bfloat16 import Bfloat16, candidates
 from ullage.passes.quantize.measure import relative_error, run_as_kernels
+from ullage.plan.steps import Step
 
 
 class Text(nn.Module):
@@ -52,12 +53,27 @@ class Image(nn.Module):
         return self.up(F.relu(self.grouped(self.deep(F.relu(self.second(F.relu(self.first(x))))))))
 
 
+class Residual(nn.Module):
+    """Blocks whose result is both added to and multiplied: it is stored in two types, over the residual before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(16, 16, 3, padding=1) for _ in range(5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[batch, 16, h, w]."""
+        for conv in self.convs:
+            x = F.relu(x + conv(x))
+        return x
+
+
 def case(name: str) -> tuple[nn.Module, Tensors]:
     """A model with inputs."""
     torch.manual_seed(0)
     module, inputs = {
         "text": (Text(), (torch.randint(0, 40, (2, 9)),)),
         "image": (Image(), (torch.randn(2, 3, 12, 10),)),
+        "residual": (Residual(), (torch.randn(1, 16, 12, 10),)),
     }[name]
     return module.eval().requires_grad_(False), inputs
 
@@ -87,7 +103,7 @@ def test_candidates_have_constant_weights_and_pairs_of_values(name: str, kinds: 
     assert found == kinds
 
 
-@pytest.mark.parametrize("name", ["text", "image"])
+@pytest.mark.parametrize("name", ["text", "image", "residual"])
 def test_the_foreseen_error_is_that_of_the_compiled_model(name: str) -> None:
     """Rounding operands in eager, the rewritten graph, and the kernels agree to float32's precision."""
     module, inputs = case(name)
@@ -152,6 +168,13 @@ def test_weights_take_half_the_bytes() -> None:
     module, inputs = case("text")
     whole, half = lossy(module, inputs, 0.0), lossy(module, inputs, 0.05)
     assert half.weight_bytes < 0.6 * whole.weight_bytes and half.minimum_bytes < whole.minimum_bytes
+
+
+def test_a_result_in_two_types_lies_over_the_residual() -> None:
+    """One kernel per block stores both, and needs no more memory for the residual than before."""
+    steps = lossy(*case("residual"), 0.05).scheduled.schedule.steps
+    both = [step for step in steps if isinstance(step, Step) and sum(o.access == "w" for o in step.operands) == 2]
+    assert len(both) == 4 and all(step.inplace for step in both[1:])
 
 
 def test_the_pass_has_a_text_form() -> None:
