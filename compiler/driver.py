@@ -128,6 +128,7 @@ class Prepared:
     @resting_collector()
     def write(self, plan: Plan, path: str | os.PathLike[str]) -> None:
         """Write an artifact with this plan and plans for smaller and larger budgets beside it."""
+        self.options.report("other budgets", 0.65)
         plans = self._ladder(plan)
         library = Library(self.code)
         try:
