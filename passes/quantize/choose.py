@@ -3,7 +3,7 @@
 If all candidates together stay within the error, all are taken. Else each one's error alone is foreseen; errors of
 independent roundings add in squares, so candidates are ranked by squared error per gain, and the longest prefix of
 that order whose joint error is within bounds is found by bisection. What is reported is measured on the graph that is
-used.
+used; should that be more than was foreseen and allowed, the last ones are taken back.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from math import prod
 import torch
 from torch.fx import Node
 
-from ullage.errors import AccuracyNotMet
 from ullage.graph.captured import CapturedModel
 from ullage.passes.clean.common_subexpressions import CommonSubexpressions
 from ullage.passes.edit import is_call, static_shape, value_of
@@ -67,13 +66,13 @@ def narrow(
     exact = [run_as_kernels(model, sample) for sample in samples]
     judge = Judge(model, samples, exact, progress)
     names = _most(judge, nodes, allowed)
-    if not names:
-        return model, []
-    rewritten, rewrites = judge.narrowed(names)
-    reached = judge.measured(rewritten)
-    if reached > allowed:
-        raise AccuracyNotMet(reached, allowed)
-    return rewritten, [replace(rewrite, error=reached) for rewrite in rewrites]
+    while names:
+        rewritten, rewrites = judge.narrowed(names)
+        reached = judge.measured(rewritten)
+        if reached <= allowed:
+            return rewritten, [replace(rewrite, error=reached) for rewrite in rewrites]
+        names = names[: len(names) * 3 // 4]
+    return model, []
 
 
 def _most(judge: Judge, nodes: Sequence[Node], allowed: float) -> list[str]:

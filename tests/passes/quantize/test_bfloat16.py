@@ -13,7 +13,6 @@ from torch import nn
 from tests.codegen.schedule.scheduling import TARGET, Tensors
 from tests.codegen.schedule.whole_flow import results, running
 from ullage.driver import Options, Prepared, prepare
-from ullage.errors import AccuracyNotMet
 from ullage.frontends.load import load_model
 from ullage.graph.captured import CapturedModel
 from ullage.passes.pipelines import parse, run_clean
@@ -153,14 +152,16 @@ def test_cheap_errors_are_spent_first() -> None:
     assert [r.where for r in rewrites] == [quiet] != [loud]
 
 
-def test_a_model_that_turns_out_worse_than_foreseen_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_turns_out_worse_than_foreseen_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error that counts is measured on the graph that is used."""
     module, inputs = case("text")
     model = captured(module, inputs)
+    exact = [run_as_kernels(model, *samples(model, inputs))]
     monkeypatch.setattr(choose.Judge, "error", lambda *_: 0.0)
-    with pytest.raises(AccuracyNotMet) as refusal:
-        choose.narrow(model, 1e-5, samples(model, inputs), lambda _: None)
-    assert refusal.value.wanted == 1e-5 < refusal.value.reached
+    for allowed, most in ((3e-3, 3), (1e-5, 0)):
+        rewritten, rewrites = choose.narrow(model, allowed, samples(model, inputs), lambda _: None)
+        assert len(rewrites) <= most
+        assert relative_error([run_as_kernels(rewritten, *samples(model, inputs))], exact) <= allowed
 
 
 def test_weights_take_half_the_bytes() -> None:
