@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from ullage.scratch import Scratch
 if TYPE_CHECKING:
     from ullage.driver import Prepared
     from ullage.runtime.runner import Runner
+
+
+_RANDOM = "accuracy is judged on random inputs, since the model brings none; give calibration inputs like its own."
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ def prepare(captured: CapturedModel, options: CompileOptions, source: Source | N
 
     known = source or Source(Convention.of(captured, None))
     examples = known.convention.bind(known.args, known.kwargs) if known.has_examples else None
+    if options.calibration is None and examples is None:
+        warnings.warn(_RANDOM, UserWarning, stacklevel=2)
     return run(captured, options.for_driver(samples_of(captured, known.convention, options.calibration, examples)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -275,3 +276,14 @@ def test_calibration_that_does_not_fit_is_refused(bad: list[object]) -> None:
     module, inputs = perceptron()
     with pytest.raises(ullage.CalibrationError):
         ullage.compile(module, inputs, accuracy=0.01, calibration=bad)
+
+
+def test_judging_on_random_inputs_is_said(tmp_path: Path) -> None:
+    """A file brings no example inputs; calibration inputs silence the warning."""
+    module, (x,) = perceptron()
+    torch.export.save(torch.export.export(module, (x,)), tmp_path / "m.pt2")
+    with pytest.warns(UserWarning, match="random inputs"):
+        ullage.compile(tmp_path / "m.pt2", accuracy=0.01)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "accuracy is judged")
+        ullage.compile(tmp_path / "m.pt2", accuracy=0.01, calibration=[(x,)])
