@@ -23,6 +23,7 @@ from ullage.artifact.writer import ArtifactWriter
 from ullage.codegen.cache import Cache
 from ullage.codegen.cpp.toolchain import build_library, native_sources
 from ullage.codegen.schedule.build import Scheduled, build_schedule
+from ullage.codegen.schedule.packing import RowPacker
 from ullage.doctor import rates_file, rates_key
 from ullage.graph.captured import CapturedModel
 from ullage.graph.collector import resting_collector
@@ -149,12 +150,12 @@ class Prepared:
         with _one_torch_thread():
             for info in sorted(plan.constants, key=lambda c: c.file_offset):
                 self.options.report("pack weights", 0.7 + 0.3 * done / total)
-                writer.add_constant(info, self._tiles(info.name, info.tiles))
+                writer.add_constant(info, self._runs(info.name, info.tiles))
                 done += info.tiles * info.tile_bytes
 
-    def _tiles(self, name: str, count: int) -> Iterable[bytes]:
+    def _runs(self, name: str, count: int) -> Iterable[bytes]:
         packer = self.scheduled.packers[name]
-        return (packer.tile(index) for index in range(count))
+        return packer.runs() if isinstance(packer, RowPacker) else (packer.tile(index) for index in range(count))
 
     def _about(self) -> About:
         target, kernels = self.options.target, self.scheduled.kernels.values()

@@ -104,11 +104,11 @@ class Library:
     def crc32c(self, data: Buffer) -> int:
         """CRC-32C of a buffer."""
         if isinstance(data, bytes):
-            return int(self._native.ull_crc32c(data, ctypes.c_long(len(data))))
+            return self._crc32c(data, len(data))
         view = memoryview(data).cast("B")
         if view.readonly:
             return self.crc32c(bytes(view))
-        return int(self._native.ull_crc32c((ctypes.c_char * len(view)).from_buffer(view), ctypes.c_long(len(view))))
+        return self._crc32c((ctypes.c_char * len(view)).from_buffer(view), len(view))
 
     def measured_bytes(self) -> int:
         """Bytes that the code holds now as the kernel counts them: pages of the file, and private copies of pages."""
@@ -124,7 +124,8 @@ class Library:
             function = getattr(self._native, name)
             function.argtypes, function.restype = (ctypes.c_void_p,), ctypes.c_uint
         self.start, self.stop, self.prepare, self.run = (getattr(self._native, name) for name in _CALLS)
-        self._native.ull_crc32c.restype = ctypes.c_uint
+        self._crc32c = self._native.ull_crc32c
+        self._crc32c.argtypes, self._crc32c.restype = (ctypes.c_void_p, ctypes.c_long), ctypes.c_uint
 
 
 def _page_floor(address: int) -> int:

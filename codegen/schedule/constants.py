@@ -48,9 +48,7 @@ class ConstantPool:
         """A table whose rows are gathered by index."""
         ref = self.refs[name]
         row = ref.nbytes // ref.shape[0]
-        return self._enter(
-            name, ".rows", (), lambda n: Constant(n, ref.shape[0], row, gathered=True), RowPacker(ref, [])
-        )
+        return self._enter(name, ".rows", (), lambda n: Constant(n, ref.shape[0], row, gathered=True), RowPacker(ref))
 
     def panels(self, name: str, outputs: int, groups: int = 1) -> Packed:
         """A matrix or convolution weight in GEMM panels; `outputs` is the dimension of the outputs."""

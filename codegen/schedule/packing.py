@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from ullage.graph.constants import ConstantRef
+
+_RUN_BYTES = 256 << 10
 
 
 class Packer(Protocol):
@@ -36,20 +39,21 @@ class WholePacker:
 
 @dataclass(frozen=True, slots=True)
 class RowPacker:
-    """A table [rows, columns], one tile per row; rows are read in runs, since single ones would be many small reads."""
+    """A table [rows, columns], one tile per row."""
 
     ref: ConstantRef
-    run: list[object]
 
     def tile(self, index: int) -> bytes:
         """The bytes of row `index`."""
-        width = self.ref.nbytes // self.ref.shape[0]
-        per_run = max(1, (256 << 10) // max(1, width))
-        start = index - index % per_run
-        if not self.run or self.run[0] != start:
-            stop = min(start + per_run, self.ref.shape[0])
-            box = (slice(start, stop), *(slice(0, n) for n in self.ref.shape[1:]))
-            self.run[:] = [start, tensor_bytes(self.ref.read(box))]
-        data = self.run[1]
-        assert isinstance(data, bytes)
-        return data[(index - start) * width : (index - start + 1) * width]
+        return self._rows(index, index + 1)
+
+    def runs(self) -> Iterator[bytes]:
+        """All rows in runs of about 256 KiB: single ones would be many small reads."""
+        rows = self.ref.shape[0]
+        width = self.ref.nbytes // max(1, rows)
+        per_run = max(1, _RUN_BYTES // max(1, width))
+        for start in range(0, rows, per_run):
+            yield self._rows(start, min(start + per_run, rows))
+
+    def _rows(self, start: int, stop: int) -> bytes:
+        return tensor_bytes(self.ref.read((slice(start, stop), *(slice(0, n) for n in self.ref.shape[1:]))))

@@ -110,6 +110,8 @@ def test_rows_of_gathered_tables_carry_their_checksum(tmp_path: Path) -> None:
         (dot_constant(3, 16), [bytes(64)] * 2, "constant w: 3 tiles wanted, 2 found"),
         (dot_constant(3, 16), [bytes(64)] * 4, "constant w: 3 tiles wanted, more found"),
         (dot_constant(3, 16), [bytes(60)] * 3, "constant w: tiles of 64 bytes wanted, 60 found"),
+        (dot_constant(3, 16), [bytes(128)] * 2, "constant w: 3 tiles wanted, more found"),
+        (dot_constant(3, 16), [bytes(192), b""], "constant w: tiles of 64 bytes wanted, 0 found"),
         (dot_constant(3, 16, 100), [bytes(64)] * 3, "constant w at 100: not aligned"),
         (ConstantInfo("w", 2, 64, 60, 0), [bytes(64)] * 2, "tiles of 64 bytes overlap at 60"),
     ],
@@ -197,3 +199,20 @@ def test_the_manifest_is_strictly_typed(tmp_path: Path) -> None:
     manifest["weight_bytes"] = "many"
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(manifest, type(read_manifest(path)))
+
+
+@pytest.mark.parametrize("gathered", [False, True])
+def test_tiles_may_come_in_runs(tmp_path: Path, gathered: bool) -> None:
+    info = table_constant(7, 20) if gathered else ConstantInfo("w", 7, 64, 64, 0)
+    fields = {name: getattr(twice_plan(), name) for name in twice_plan().__struct_fields__}
+    plan = type(twice_plan())(**{**fields, "constants": (info,)})
+    data = bytes(range(7 * info.tile_bytes)) if gathered else bytes(range(64)) * 7
+    written = []
+    for name, lengths in (("one", [1] * 7), ("runs", [4, 2, 1]), ("all", [7])):
+        ends = [sum(lengths[: i + 1]) * info.tile_bytes for i in range(len(lengths))]
+        runs = [data[end - length * info.tile_bytes : end] for end, length in zip(ends, lengths, strict=True)]
+        with ArtifactWriter(tmp_path / name, lambda tile: sum(memoryview(tile))) as writer:
+            writer.add_constant(info, runs)
+            writer.finish(about(), [plan], shared_object())
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1] == written[2]
