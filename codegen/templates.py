@@ -1,7 +1,8 @@
 """Template kernels: what a hand-designed loop nest needs to know, independent of the target.
 
 Every template computes `acc` (float32) at output coordinates and hands it to its `epilogue`: stores whose index and
-value expressions use the coordinate variables named below and `Ref("acc", "float32")`. Along `n` an epilogue's loads
+value expressions use the coordinate variables named below and `Ref("acc", "float32")`. Sums of products of integers are
+formed exactly, in int32, and rounded once. Along `n` an epilogue's loads
 and stores have stride 1 or 0 in the fast path; any other stride is right but slow. All operand expressions may use
 `Dim`s. Activations are row-major with the innermost dimension contiguous. The order of accumulation over `k` is fixed.
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ullage.codegen.loops.ir import Buffer, Expr, LoopKernel, Store
+from ullage.codegen.loops.ir import DTYPE_BYTES, Buffer, Expr, LoopKernel, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ class Conv2d:
     `x_base(b)`, `x_stride_h`, `x_stride_w` are element strides, channels are contiguous. `groups` divides both channel
     counts. Weights are `PackedPanels` per group (buffer `w`), or `PackedDepthwise` when in_c == out_c == groups.
     `padding` counts the zeros before the first row and column; how many follow the last is what `out_h` and `out_w`
-    need. `transposed`: the gradient-like convolution (stride is the up-sampling factor).
+    need. `transposed`: the gradient-like convolution (stride is the up-sampling factor). `border` is what an input of
+    uint8 has outside the image instead of zeros: the value that stands for zero.
     """
 
     buffers: tuple[Buffer, ...]
@@ -76,6 +78,7 @@ class Conv2d:
     weight: PackedPanels | PackedDepthwise
     epilogue: tuple[Store, ...]
     rows: LoopKernel | None = None
+    border: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +123,9 @@ class PackedPanels:
     """A GEMM weight [groups · n, k] packed for streaming: tiles of `nr` outputs, each tile [k][nr] contiguous.
 
     Tile `t` of group `g` is number `g · ceil(n / nr) + t`; missing outputs are zero. For convolutions k runs over
-    (kernel_h, kernel_w, in_c per group). A tile is padded to a multiple of 64 bytes. With `pairs` (bfloat16, even k) a
-    tile is [k / 2][nr][2]: the activations, bfloat16 too, are multiplied pair by pair and summed in float32.
+    (kernel_h, kernel_w, in_c per group). A tile is padded to a multiple of 64 bytes. With `word` > 1, a divisor of the
+    inner run of k, a tile is [k / word][nr][word], and words of activations are multiplied by words of weights at once:
+    pairs of bfloat16 are summed in float32, fours of int8 times uint8 in int32.
     """
 
     n: int
@@ -129,12 +133,7 @@ class PackedPanels:
     nr: int
     groups: int
     dtype: str
-    pairs: bool = False
-
-    @property
-    def steps_of_word(self) -> int:
-        """Values of k that are multiplied at once: 2 for pairs."""
-        return 2 if self.pairs else 1
+    word: int = 1
 
     @property
     def tiles_per_group(self) -> int:
@@ -149,7 +148,7 @@ class PackedPanels:
     @property
     def tile_bytes(self) -> int:
         """Bytes of one tile."""
-        return -(-self.k * self.nr * (4 if self.dtype == "float32" else 2) // 64) * 64
+        return -(-self.k * self.nr * DTYPE_BYTES[self.dtype] // 64) * 64
 
 
 @dataclass(frozen=True, slots=True)

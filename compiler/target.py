@@ -11,21 +11,35 @@ from pathlib import Path
 from ullage.cgroups import cpu_quota
 from ullage.errors import InputError
 
-_ISA_LANES = {"avx512_bf16": 16, "avx512": 16, "avx2": 8, "generic": 4}
-_ISA_FLAGS = {
-    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mavx2", "-mf16c", "-mbmi2"),
-    "avx2": ("-mavx2", "-mfma", "-mf16c", "-mbmi2"),
-    "generic": (),
-}
-_ISA_FLAGS["avx512_bf16"] = (*_ISA_FLAGS["avx512"], "-mavx512bf16")
-_ISA_NEEDS = {
-    "avx512": frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "fma", "f16c", "bmi2"}),
-    "avx2": frozenset({"avx2", "fma", "f16c", "bmi2"}),
-    "generic": frozenset(),
-}
-_ISA_NEEDS["avx512_bf16"] = _ISA_NEEDS["avx512"]
 BF16_DOT = "avx512_bf16"
 """The CPU feature of dot products of bfloat16 pairs; kernels that use it say so."""
+INT8_DOT = "avx512_vnni"
+"""The CPU feature of dot products of fours of bytes, which CPUs with `BF16_DOT` have, too; kernels that use it say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Isa:
+    """An instruction set: float32 lanes, compiler flags, CPU features that all code needs, and that kernels may need."""
+
+    lanes: int
+    flags: tuple[str, ...] = ()
+    needs: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
+
+
+_DOT_INT8 = "-DULL_DOT_INT8"
+"""Lets kernels use the instruction by name; a flag that lets the compiler use it would let it do so anywhere."""
+_AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c", "-mbmi2")
+_AVX512_FLAGS = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *_AVX2_FLAGS)
+_AVX512_NEEDS = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "fma", "f16c", "bmi2"})
+_ISAS = {
+    "avx512_bf16": _Isa(16, (*_AVX512_FLAGS, "-mavx512bf16", _DOT_INT8), _AVX512_NEEDS, frozenset({BF16_DOT, INT8_DOT})),
+    "avx512_vnni": _Isa(16, (*_AVX512_FLAGS, _DOT_INT8), _AVX512_NEEDS, frozenset({INT8_DOT})),
+    "avx512": _Isa(16, _AVX512_FLAGS, _AVX512_NEEDS),
+    "avx2": _Isa(8, _AVX2_FLAGS, frozenset({"avx2", "fma", "f16c", "bmi2"})),
+    "generic": _Isa(4),
+}
+"""By name, the best first."""
 
 
 MOST_THREADS = 4096
@@ -34,7 +48,7 @@ MOST_THREADS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`kind` is "cpu" or "cuda"; `isa` is avx512_bf16, avx512, avx2 or generic on CPUs, sm_NN on GPUs."""
+    """`kind` is "cpu" or "cuda"; `isa` is one of avx512_bf16, avx512_vnni, avx512, avx2, generic on CPUs, sm_NN on GPUs."""
 
     kind: str
     isa: str
@@ -43,7 +57,7 @@ class Target:
     @property
     def lanes(self) -> int:
         """float32 lanes of one vector register."""
-        return _ISA_LANES[self.isa]
+        return _ISAS[self.isa].lanes
 
     @property
     def vector_bytes(self) -> int:
@@ -63,17 +77,22 @@ class Target:
     @property
     def dots_bf16(self) -> bool:
         """Whether there are instructions for dot products of bfloat16 pairs, summed in float32."""
-        return self.isa == BF16_DOT
+        return BF16_DOT in _ISAS[self.isa].optional
+
+    @property
+    def dots_int8(self) -> bool:
+        """Whether there are instructions for dot products of fours of uint8 and int8, summed in int32."""
+        return INT8_DOT in _ISAS[self.isa].optional
 
     @property
     def compiler_flags(self) -> tuple[str, ...]:
         """g++ flags that switch the instruction set on."""
-        return _ISA_FLAGS[self.isa]
+        return _ISAS[self.isa].flags
 
     @property
     def cpu_features(self) -> frozenset[str]:
         """Names from /proc/cpuinfo that a machine must list to run any of the code; kernels may need more."""
-        return _ISA_NEEDS[self.isa]
+        return _ISAS[self.isa].needs
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.isa}"
@@ -83,11 +102,11 @@ class Target:
         """Read `cpu`, `cpu:avx2`, `cpu:generic`, `cuda` or `cuda:sm_90`; raises InputError for anything else."""
         count = available_threads() if threads is None else check_threads(threads)
         kind, _, isa = text.partition(":")
-        if kind == "cpu" and (isa or best_isa()) in _ISA_LANES:
+        if kind == "cpu" and (isa or best_isa()) in _ISAS:
             return Target("cpu", isa or best_isa(), count)
         if kind == "cuda" and (not isa or re.fullmatch(r"sm_\d+a?", isa)):
             return Target("cuda", isa or "sm_90", count)
-        known = ", ".join(f"cpu:{name}" for name in _ISA_LANES)
+        known = ", ".join(f"cpu:{name}" for name in _ISAS)
         raise InputError(f"unknown target {text!r}; use cpu, {known}, cuda or cuda:sm_NN.")
 
     def with_threads(self, threads: int) -> Target:
@@ -106,9 +125,7 @@ def host_features() -> frozenset[str]:
 def best_isa() -> str:
     """The widest instruction set that both Ullage and this machine know."""
     features = host_features()
-    if _ISA_NEEDS[BF16_DOT] | {BF16_DOT} <= features:
-        return BF16_DOT
-    return next(isa for isa in ("avx512", "avx2", "generic") if _ISA_NEEDS[isa] <= features)
+    return next(name for name, isa in _ISAS.items() if isa.needs | isa.optional <= features)
 
 
 def check_threads(threads: object) -> int:

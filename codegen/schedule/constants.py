@@ -59,8 +59,7 @@ class ConstantPool:
         for size in ref.shape[2:]:
             k *= size
         dtype = dtype_name(ref.dtype)
-        pairs = dtype == "bfloat16" and self.target.dots_bf16 and inner % 2 == 0
-        layout = PackedPanels(n, k, panel_width(n, self.target), groups, dtype, pairs)
+        layout = PackedPanels(n, k, panel_width(n, self.target), groups, dtype, word_of(dtype, inner, self.target))
         side: Literal[0, 1] = 0 if outputs == 0 else 1
         packer = PanelPacker(ref, layout, side)
         stored = self._enter(
@@ -92,6 +91,13 @@ class ConstantPool:
             self._constants[name + suffix] = make(name + suffix)
             self._packers[name + suffix] = packer
         return self._names[key]
+
+
+def word_of(dtype: str, inner: int, target: Target) -> int:
+    """Values of k in a word of a panel whose inner run of k has `inner` values."""
+    if dtype == "int8":
+        return 4
+    return 2 if dtype == "bfloat16" and target.dots_bf16 and inner % 2 == 0 else 1
 
 
 def panel_width(outputs: int, target: Target) -> int:

@@ -15,7 +15,7 @@ _TRANSCENDENTAL_FLOPS = 20
 
 
 def step_cost(spec: LoopKernel | Gemm | Conv2d | Attention, dim_max: Mapping[str, int]) -> Cost:
-    """(flops, bytes moved) at the upper bounds of the dimensions; two operations on pairs count as one."""
+    """(flops, bytes moved) at the upper bounds of the dimensions; operations on a word count as one."""
     math = IndexMath({}, dim_max)
 
     def size(expr: Expr) -> int:
@@ -44,7 +44,7 @@ def step_cost(spec: LoopKernel | Gemm | Conv2d | Attention, dim_max: Mapping[str
 
 def _word(spec: Gemm | Conv2d) -> int:
     """Values of k that are multiplied at once."""
-    return spec.weight.steps_of_word if isinstance(spec.weight, PackedPanels) else 1
+    return spec.weight.word if isinstance(spec.weight, PackedPanels) else 1
 
 
 def _loop_cost(kernel: LoopKernel, size: Callable[[Expr], int]) -> Cost:

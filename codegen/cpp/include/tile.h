@@ -24,15 +24,44 @@ ULL_FN void ull_dot_pairs(ull_f32<16> &c, ull_f32<16> a, ull_f32<16> b) {
 }
 #endif
 
+/* c += the dot products of the four uint8 in each lane of a and the four int8 of b, exactly. */
+typedef ull_i32<ULL_LANES> ull_ints;
+#if defined(ULL_DOT_INT8)
+ULL_FN void ull_dot_fours(ull_ints &c, ull_f32<16> a, ull_f32<16> b) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
+}
+#else
+typedef short ull_shorts __attribute__((vector_size(4 * ULL_LANES)));
+/* Sums of the products of the two int16 in each lane. */
+ULL_FN ull_ints ull_dot_shorts(ull_shorts a, ull_shorts b) {
+#if defined(__AVX512BW__) && defined(__clang__)
+    return (ull_ints)__builtin_ia32_pmaddwd512(a, b);
+#elif defined(__AVX512BW__)
+    return (ull_ints)__builtin_ia32_pmaddwd512_mask(a, b, ull_ints{}, -1);
+#elif defined(__AVX2__)
+    return (ull_ints)__builtin_ia32_pmaddwd256(a, b);
+#else
+    const ull_ints x = (ull_ints)a, w = (ull_ints)b;
+    return ((x << 16) >> 16) * ((w << 16) >> 16) + (x >> 16) * (w >> 16);
+#endif
+}
+ULL_FN void ull_dot_fours(ull_ints &c, ull_f32<ULL_LANES> a, ull_f32<ULL_LANES> b) {
+    const ull_shorts x = (ull_shorts)a, w = (ull_shorts)b;
+    c += ull_dot_shorts(x & 255, (w << 8) >> 8);
+    c += ull_dot_shorts((x >> 8) & 255, w >> 8);
+}
+#endif
+
 /* to[0..n) = from[0..n) as float. */
 template <class T> static void ull_widen_row(float *to, const T *from, ull_i64 n) {
     ull_i64 i = 0;
     for (; i + ULL_LANES <= n; i += ULL_LANES) ull_store<float, ULL_LANES>(to + i, ull_widen_at(from + i));
     for (; i < n; ++i) to[i] = ull_widen_one(from + i);
 }
-static void ull_zero(float *to, ull_i64 n) {
-    for (ull_i64 i = 0; i < n; ++i) to[i] = 0;
+static void ull_fill(float *to, ull_i64 n, float value) {
+    for (ull_i64 i = 0; i < n; ++i) to[i] = value;
 }
+static void ull_zero(float *to, ull_i64 n) { ull_fill(to, n, 0); }
 
 /* Lanes a0 b0 a1 b1 … of the lower, or of the upper, halves of two vectors. */
 typedef ull_f32<ULL_LANES> ull_lanes;
@@ -103,10 +132,10 @@ static void ull_pack_panel(float *panel, const T *b, ull_i64 stride_k, ull_i64 s
 }
 
 /* `steps` floats of `span` neighbouring pixels of `channels` each, the first at column w of an image `width` wide: in
-   place if they all lie inside and are floats already, else in `copy` with zeros for the pixels outside. */
+   place if they all lie inside and are floats already, else in `copy` with `border` for the pixels outside. */
 template <class T>
 static const float *ull_segment(const T *from, ull_i64 w, ull_i64 span, ull_i64 width, ull_i64 channels, ull_i64 steps,
-                                float *copy, const float *zeros) {
+                                float *copy, const float *zeros, float border) {
     const ull_i64 first = w < 0 ? -w : 0, last = w + span > width ? width - w : span;
     if (first >= last) return zeros;
     if (first == 0 && last == span) {
@@ -114,9 +143,9 @@ static const float *ull_segment(const T *from, ull_i64 w, ull_i64 span, ull_i64 
         ull_widen_row(copy, from, steps);
         return copy;
     }
-    ull_zero(copy, first * channels);
+    ull_fill(copy, first * channels, border);
     ull_widen_row(copy + first * channels, from + first * channels, (last - first) * channels);
-    ull_zero(copy + last * channels, (span - last) * channels);
+    ull_fill(copy + last * channels, (span - last) * channels, border);
     return copy;
 }
 

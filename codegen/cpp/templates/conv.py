@@ -53,8 +53,8 @@ class _Plan:
 
     @property
     def words(self) -> int:
-        """Words of k of a tap: single values, or pairs."""
-        return self.channels // self.weight.steps_of_word
+        """Words of k of a tap."""
+        return self.channels // self.weight.word
 
     @property
     def copies(self) -> bool:
@@ -63,12 +63,17 @@ class _Plan:
 
     @property
     def in_place(self) -> bool:
-        """Whether pixels are multiplied as they lie in memory: floats, or pairs of bfloat16."""
-        return self.weight.pairs or self.dtype == "float32"
+        """Whether pixels are multiplied as they lie in memory: floats, or words of narrower values."""
+        return self.tiles.in_words or self.dtype == "float32"
 
     def pixel(self, at: str) -> str:
-        """C++ text of the pointer to an element of the input; pairs are moved like floats."""
-        return f"(const float *)(x + {at})" if self.weight.pairs else f"x + {at}"
+        """C++ text of the pointer to an element of the input; words are moved like floats."""
+        return f"(const float *)(x + {at})" if self.tiles.in_words else f"x + {at}"
+
+    @property
+    def border(self) -> str:
+        """C++ text of the word that stands for inputs outside the image."""
+        return f"ull_bits<float>({self.spec.border * 0x01010101}u)" if self.spec.border else "0"
 
     @property
     def most_rows(self) -> int:
@@ -167,9 +172,9 @@ def _as_gemm(spec: Conv2d) -> Gemm:
 
 
 def _in_words(spec: Conv2d) -> Conv2d:
-    """The convolution with channels counted in words: single values, or pairs."""
+    """The convolution with channels counted in words."""
     assert isinstance(spec.weight, PackedPanels)
-    word = spec.weight.steps_of_word
+    word = spec.weight.word
     side_by_side = spec.x_stride_w == Const(spec.in_c)
     stride = Const(spec.in_c // word) if side_by_side else spec.x_stride_w
     return replace(spec, in_c=spec.in_c // word, x_stride_w=stride)
@@ -191,6 +196,7 @@ def _plan(spec: Conv2d, row_epilogue: RowEpilogue) -> _Plan:
         lanes=target.lanes,
         width=width,
         weight=storage(spec.weight),
+        target=target,
     )
     blocks = row_blocks(rows, target.threads, full, _BLOCK_ROWS)
     names = Names.of(spec.buffers, spec.dims)
@@ -239,9 +245,10 @@ def _operands(plan: _Plan) -> list[str]:
     element, taps = STORAGE_STRUCT[plan.dtype], plan.taps
     return [
         f"const {element} *const x = (const {element} *){plan.names.buffers[plan.spec.x_buffer]};",
+        f"const float border = {plan.border};",
         f"float *const zeros = (float *)args->thread + {plan.sums};",
         *([f"float *const copies = zeros + {taps.step};"] if plan.copies else []),
-        f"ull_zero(zeros, {taps.step});",
+        f"ull_fill(zeros, {taps.step}, border);",
     ]
 
 
@@ -341,7 +348,7 @@ def _pointers(plan: _Plan) -> list[str]:
     if plan.copies:
         copy = f"copies + (t * {ROW_POINTERS} + i) * {taps.step}"
         pixel, words = plan.pixel("at"), taps.length // taps.span
-        choice = f"ull_segment({pixel}, w, {taps.span}, IN_W, {words}, steps, {copy}, zeros)"
+        choice = f"ull_segment({pixel}, w, {taps.span}, IN_W, {words}, steps, {copy}, zeros, border)"
     each = [
         f"for (ull_i64 i = 0; i < {full}; ++i) {{",
         "  const ull_i64 h = row_h[row + i] + down, w = row_w[row + i] + right, at = row_at[row + i] + shift;",
@@ -358,7 +365,7 @@ def _pointers(plan: _Plan) -> list[str]:
         f"const float *a[{taps.per_chunk * ROW_POINTERS}];",
         "for (ull_i64 t = 0; t < segments; ++t) {",
         "  const ull_i64 down = table[s + t][0], right = table[s + t][1];",
-        "  const ull_i64 shift = down * STRIDE_H + right * STRIDE_W + k * " + f"{plan.weight.steps_of_word};",
+        "  const ull_i64 shift = down * STRIDE_H + right * STRIDE_W + k * " + f"{plan.weight.word};",
         *indent([*(fast if plan.in_place else []), *each]),
         "}",
     ]

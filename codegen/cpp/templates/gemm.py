@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ullage.codegen.cpp.templates.row_epilogue import RowEpilogue
-from ullage.codegen.cpp.templates.tile import ELEMENT, PAIRS, ROW_POINTERS, TileSet, full_rows, row_variants, storage
+from ullage.codegen.cpp.templates.tile import ELEMENT, ROW_POINTERS, TileSet, full_rows, row_variants, storage
 from ullage.codegen.cpp.templates.tile_counts import (
     CHUNK_STEPS,
     RowBlocks,
@@ -39,7 +39,7 @@ _PACKED_BLOCK_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The numbers that the text of one GEMM is made of; `k` and `step` count words: single values, or pairs."""
+    """The numbers that the text of one GEMM is made of; `k` and `step` count words."""
 
     spec: Gemm
     m: Expr
@@ -58,8 +58,8 @@ class _Plan:
 
     @property
     def in_place(self) -> bool:
-        """Whether rows are multiplied as they lie in memory: floats, or pairs of bfloat16."""
-        return self.tiles.weight == PAIRS or self.dtype(self.spec.a_buffer) == "float32"
+        """Whether rows are multiplied as they lie in memory: floats, or words of narrower values."""
+        return self.tiles.in_words or self.dtype(self.spec.a_buffer) == "float32"
 
     @property
     def one_chunk(self) -> bool:
@@ -132,8 +132,8 @@ def _plan(spec: Gemm, row_epilogue: RowEpilogue) -> _Plan:
     target = row_epilogue.target
     check_operands(spec, [spec.a_buffer, *([spec.b_buffer] if spec.b_buffer else [])], target)
     m, n, k = fold(spec.m), fold(spec.n), fold(spec.k)
-    if spec.weight is not None and spec.weight.pairs:
-        k = combine("floordiv", k, 2)
+    if spec.weight is not None:
+        k = combine("floordiv", k, spec.weight.word)
     width = spec.weight.nr if spec.weight else target.panel_width
     full = full_rows(target, width // target.lanes)
     tiles = TileSet(
@@ -142,6 +142,7 @@ def _plan(spec: Gemm, row_epilogue: RowEpilogue) -> _Plan:
         lanes=target.lanes,
         width=width,
         weight=storage(spec.weight) if spec.weight else "float32",
+        target=target,
     )
     panels = Const(1) if spec.weight else combine("mul", fold(spec.batch), ceil_div(n, width))
     blocks = row_blocks(m, target.threads, full, _BLOCK_ROWS if spec.weight else _PACKED_BLOCK_ROWS, panels)

@@ -11,7 +11,7 @@ import torch
 from ullage.codegen.templates import PackedPanels
 from ullage.errors import InputError
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
 
 class Reader(Protocol):
@@ -74,7 +74,7 @@ def pack_tile(weight: Reader, layout: PackedPanels, index: int, outputs: Literal
     columns = weight.read(_tile_box(weight.shape, layout, index, outputs)).to(dtype)
     order = (*range(2, columns.dim()), 1 - outputs, outputs)
     columns = columns.permute(order).reshape(layout.k, -1)
-    word = layout.steps_of_word
+    word = layout.word
     packed = torch.zeros(layout.tile_bytes // dtype.itemsize, dtype=dtype)
     panel = packed[: layout.k * layout.nr].view(layout.k // word, layout.nr, word)
     panel[:, : columns.shape[1]] = columns.view(layout.k // word, word, -1).transpose(1, 2)

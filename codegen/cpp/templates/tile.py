@@ -6,24 +6,26 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ullage.codegen.templates import PackedPanels
-from ullage.target import BF16_DOT, Target
+from ullage.target import BF16_DOT, INT8_DOT, Target
 
 ROW_POINTERS = 8
 """Pointers per segment in a tile's list of rows, of which a tile with fewer rows reads the first."""
 
-PAIRS = "pairs"
-"""Storage of panels whose words are bfloat16 pairs: they are moved like floats."""
-ELEMENT = {"float32": "float", "float16": "ull_u16", "bfloat16": "ull_u16", PAIRS: "float"}
+PAIRS, FOURS = "pairs", "fours"
+"""Storage of panels whose words are pairs of bfloat16, or fours of int8: they are moved like floats."""
+WORDS = frozenset({PAIRS, FOURS})
+ELEMENT = {"float32": "float", "float16": "ull_u16", "bfloat16": "ull_u16", PAIRS: "float", FOURS: "float"}
 
 
 def storage(panels: PackedPanels) -> str:
-    """How tiles read the words of packed panels: their dtype, or `PAIRS`."""
-    return PAIRS if panels.pairs else panels.dtype
+    """How tiles read the words of packed panels: their dtype, `PAIRS` or `FOURS`."""
+    return {1: panels.dtype, 2: PAIRS, 4: FOURS}[panels.word]
 
 
 _LOAD = {
     "float32": "ull_load<float, {lanes}>({at})",
     PAIRS: "ull_load<float, {lanes}>({at})",
+    FOURS: "ull_load<float, {lanes}>({at})",
     "float16": "ull_from_f16<{lanes}>(ull_load<ull_u16, {lanes}>({at}))",
     "bfloat16": "ull_from_bf16<{lanes}>(ull_load<ull_u16, {lanes}>({at}))",
 }
@@ -44,6 +46,11 @@ class TileShape:
         """The C++ name of the function; equal shapes share one function per translation unit."""
         return f"tile_{self.rows}x{self.vectors}_of_{self.width}_{self.weight}"
 
+    @property
+    def sums(self) -> str:
+        """The C++ type of a vector of sums."""
+        return f"ull_{'i32' if self.weight == FOURS else 'f32'}<{self.lanes}>"
+
 
 @dataclass(frozen=True, slots=True)
 class TileSet:
@@ -54,11 +61,27 @@ class TileSet:
     lanes: int
     width: int
     weight: str
+    target: Target
 
     @property
     def features(self) -> frozenset[str]:
         """CPU features that the tiles need beyond those of their target."""
-        return frozenset({BF16_DOT} if self.weight == PAIRS else ())
+        needed = {PAIRS: {BF16_DOT}, FOURS: {INT8_DOT} if self.target.dots_int8 else set[str]()}
+        return frozenset(needed.get(self.weight, ()))
+
+    @property
+    def in_words(self) -> bool:
+        """Whether activations are moved as words of several values."""
+        return self.weight in WORDS
+
+    def rounded(self, sums: str) -> str:
+        """C++ text of a vector of finished sums as float32."""
+        return f"ull_to_f32<{self.lanes}>({sums})" if self.weight == FOURS else sums
+
+    def kept(self, at: str) -> str:
+        """C++ text of a vector of finished sums that lies in memory, as float32."""
+        loaded = f"ull_load<float, {self.lanes}>({at})"
+        return self.rounded(f"ull_bits<ull_i32<{self.lanes}>>({loaded})") if self.weight == FOURS else loaded
 
     def shapes(self) -> Iterator[TileShape]:
         """All shapes of the set."""
@@ -120,7 +143,7 @@ def tile_body(shape: TileShape, name: str, parameters: str, finish: Iterable[str
         f"ull_i64 segments, ull_i64 length, {parameters}) {{"
     )
     for r in rows:
-        yield f"  ull_f32<{lanes}> {', '.join(f'c{r}_{v} = {{}}' for v in vectors)};"
+        yield f"  {shape.sums} {', '.join(f'c{r}_{v} = {{}}' for v in vectors)};"
     yield f"  for (ull_i64 s = 0; s < segments; ++s, a += {ROW_POINTERS}) {{"
     yield f"    const {element} *p = b[s];"
     yield f"    const float {', '.join(f'*a{r} = a[{r}]' for r in rows)};"
@@ -138,8 +161,8 @@ def tile_body(shape: TileShape, name: str, parameters: str, finish: Iterable[str
 
 
 def _multiply_add(shape: TileShape, c: str, b: str) -> str:
-    if shape.weight == PAIRS:
-        return f"ull_dot_pairs({c}, x, {b});"
+    if shape.weight in WORDS:
+        return f"ull_dot_{shape.weight}({c}, x, {b});"
     return f"{c} = ull_fma<{shape.lanes}>(x, {b}, {c});"
 
 
@@ -154,9 +177,15 @@ def _places(shape: TileShape) -> list[tuple[str, str]]:
 
 
 def _add(shape: TileShape) -> list[str]:
-    sums = [f"  {name} += ull_load<float, {shape.lanes}>({at});" for name, at in _places(shape)]
+    sums = [f"  {name} += {_cast(shape.sums, shape, f'ull_load<float, {shape.lanes}>({at})')};" for name, at in _places(shape)]
     return ["if (more) {", *sums, "}"]
 
 
 def _store(shape: TileShape) -> list[str]:
-    return [f"ull_store<float, {shape.lanes}>({at}, {name});" for name, at in _places(shape)]
+    floats = f"ull_f32<{shape.lanes}>"
+    return [f"ull_store<float, {shape.lanes}>({at}, {_cast(floats, shape, name)});" for name, at in _places(shape)]
+
+
+def _cast(to: str, shape: TileShape, text: str) -> str:
+    """Sums of integers lie in memory that is counted in floats."""
+    return f"ull_bits<{to}>({text})" if shape.weight == FOURS else text

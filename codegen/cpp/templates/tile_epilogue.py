@@ -61,7 +61,7 @@ class Epilogue:
         `lead` are lines that come first in every row.
         """
         lanes = self.tiles.lanes
-        load = f"const ull_f32<{lanes}> acc = ull_load<float, {lanes}>(sum + (n - n_begin));"
+        load = f"const ull_f32<{lanes}> acc = {self.tiles.kept('sum + (n - n_begin)')};"
         setup, body = self._vector(m, "n", "acc", None, "full")
         lines = [*setup, "ull_i64 n = n_begin;", f"for (; n + {lanes} <= n_end; n += {lanes}) {{"]
         lines += [*indent([load, *body]), "}"]
@@ -89,7 +89,7 @@ class Epilogue:
         setups: dict[str, list[str]] = {}
         bodies: list[str] = []
         for v in range(shape.vectors):
-            base, acc = f"(n_begin + {v * shape.lanes})", f"c{row}_{v}"
+            base, acc = f"(n_begin + {v * shape.lanes})", self.tiles.rounded(f"c{row}_{v}")
             may_be_full, may_be_cut = self._last_vector(shape.vectors) if v == shape.vectors - 1 else (True, False)
             if may_be_full and may_be_cut:
                 bodies.append(f"if (n_end - n_begin >= {(v + 1) * shape.lanes})")

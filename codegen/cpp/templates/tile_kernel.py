@@ -18,10 +18,13 @@ from ullage.target import Target
 Spec = TypeVar("Spec", Gemm, Conv2d, Attention)
 
 HEADERS = ("simd.h", "math.h", "tile.h")
-STORAGE_STRUCT = {"float32": "float", "float16": "ull_f16", "bfloat16": "ull_bf16"}
+STORAGE_STRUCT = {"float32": "float", "float16": "ull_f16", "bfloat16": "ull_bf16", "uint8": "ull_u8"}
 """C++ types of operand elements; the two half types differ so that `ull_widen_row` can tell them apart."""
 
 _MOST_VECTORS = 4
+_FLOATS = frozenset({"float32", "float16", "bfloat16"})
+MOST_INTEGERS = 1 << 16
+"""Products of uint8 and int8 whose sum fits an int32 whatever they are."""
 
 SYMBOL = "ULLAGE_KERNEL"
 """Stands for the kernel's symbol in its text until the text is complete."""
@@ -49,21 +52,41 @@ class Names:
 
 
 def check_operands(spec: Gemm | Conv2d, operands: Sequence[str], target: Target) -> None:
-    """Raise InputError unless operands and weight are floats that are kept as such and panels are whole vectors."""
+    """Raise InputError unless operands and weight are of types that are multiplied and panels are whole vectors."""
     dtypes = {buffer.name: buffer.dtype for buffer in spec.buffers if buffer.name in operands}
-    wrong = {name: dtype for name, dtype in dtypes.items() if dtype not in STORAGE_STRUCT}
-    if wrong:
-        raise InputError(f"operands must be float32, float16 or bfloat16, found {wrong}.")
     weight = spec.weight
+    if isinstance(weight, PackedPanels) and weight.dtype == "int8":
+        _check_integers(weight, dtypes)
+    else:
+        _check_floats(weight, dtypes, target)
     if weight is None:
         return
-    if not isinstance(weight, PackedPanels) or weight.dtype not in STORAGE_STRUCT:
-        raise InputError(f"the weight must be panels of float32, float16 or bfloat16, found {weight}.")
-    if weight.pairs and (set(dtypes.values()) != {"bfloat16"} or weight.k % 2 or not target.dots_bf16):
-        raise InputError(f"pairs of bfloat16 do not suit {target} with operands {dtypes} and k = {weight.k}.")
+    assert isinstance(weight, PackedPanels)
     if weight.nr % target.lanes or not 1 <= weight.nr // target.lanes <= _MOST_VECTORS:
         wanted = f"1 to {_MOST_VECTORS} vectors of {target.lanes}"
         raise InputError(f"panels of {weight.nr} outputs do not suit {target}: wanted {wanted}.")
+
+
+def _check_integers(weight: PackedPanels, dtypes: Mapping[str, str]) -> None:
+    if weight.word != 4 or weight.k % 4 or weight.k > MOST_INTEGERS or set(dtypes.values()) != {"uint8"}:
+        raise InputError(
+            f"int8 weights are fours of at most {MOST_INTEGERS} values, times uint8; found words of {weight.word}, "
+            f"k = {weight.k}, operands {dtypes}."
+        )
+
+
+def _check_floats(weight: object, dtypes: Mapping[str, str], target: Target) -> None:
+    wrong = {name: dtype for name, dtype in dtypes.items() if dtype not in _FLOATS}
+    if wrong:
+        raise InputError(f"operands must be float32, float16 or bfloat16, found {wrong}.")
+    if weight is None:
+        return
+    if not isinstance(weight, PackedPanels) or weight.dtype not in _FLOATS:
+        raise InputError(f"the weight must be panels of float32, float16, bfloat16 or int8, found {weight}.")
+    if weight.word == 1:
+        return
+    if weight.word != 2 or set(dtypes.values()) != {"bfloat16"} or weight.k % 2 or not target.dots_bf16:
+        raise InputError(f"words of {weight.word} do not suit {target} with operands {dtypes} and k = {weight.k}.")
 
 
 def with_numbered_dims(spec: Spec) -> Spec:

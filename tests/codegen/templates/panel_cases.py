@@ -87,8 +87,9 @@ def pack(weight: torch.Tensor, layout: PackedPanels, outputs: int = 0) -> torch.
 
 
 def fenced(values: torch.Tensor) -> torch.Tensor:
-    """A copy between stretches of NaN, so that a sum that reads outside becomes NaN."""
-    memory = torch.full((values.numel() + 2 * _MARGIN,), float("nan"), dtype=values.dtype)
+    """A copy between stretches of NaN (113 for integers), so that a sum that reads outside becomes NaN (wrong)."""
+    odd = float("nan") if values.dtype.is_floating_point else 113
+    memory = torch.full((values.numel() + 2 * _MARGIN,), odd, dtype=values.dtype)
     inner = memory[_MARGIN : _MARGIN + values.numel()].view(values.shape)
     return inner.copy_(values)
 
@@ -175,3 +176,12 @@ def assert_close(
     allowed = eps * (2 + k**0.5) * magnitude + 4 * eps * wanted.abs() + 1e-6
     excess = ((found.double() - wanted).abs() - allowed).max().item()
     assert excess <= 0, f"off by {excess} more than allowed"
+
+
+def random_values(shape: Sequence[int], dtype: str, generator: torch.Generator) -> torch.Tensor:
+    """Normal values of a floating type, or evenly spread ones of an integer type."""
+    kind = getattr(torch, dtype)
+    if kind.is_floating_point:
+        return torch.randn(tuple(shape), generator=generator).to(kind)
+    limits = torch.iinfo(kind)
+    return torch.randint(limits.min, limits.max + 1, tuple(shape), generator=generator, dtype=kind)

@@ -23,7 +23,7 @@ class _Args(ctypes.Structure):
 
 def host_targets() -> list[Target]:
     """The CPU targets that this machine can run."""
-    order = ["generic", "avx2", "avx512", "avx512_bf16"]
+    order = ["generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16"]
     return [Target("cpu", isa, 2) for isa in order[: order.index(best_isa()) + 1]]
 
 

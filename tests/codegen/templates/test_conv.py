@@ -19,11 +19,13 @@ from tests.codegen.templates.panel_cases import (
     fenced,
     mul,
     pack,
+    random_values,
     run,
 )
 from tests.codegen.templates.template_runner import host_targets
 from ullage.codegen.cpp.templates.conv import emit_conv
 from ullage.codegen.loops.ir import Apply, Const, Dim, Expr
+from ullage.codegen.schedule.constants import word_of
 from ullage.codegen.templates import Conv2d, PackedPanels
 from ullage.errors import InputError
 from ullage.target import Target
@@ -50,6 +52,7 @@ class Case:
     gap: int = 0
     dynamic: bool = False
     vectors: int | None = None
+    border: int = 0
 
     @property
     def out_size(self) -> tuple[int, int]:
@@ -64,8 +67,8 @@ class Case:
     def layout(self, target: Target) -> PackedPanels:
         width = self.vectors * target.lanes if self.vectors else target.panel_width
         k = self.kernel[0] * self.kernel[1] * self.in_c // self.groups
-        pairs = target.dots_bf16 and self.dtype == "bfloat16" and self.in_c // self.groups % 2 == 0
-        return PackedPanels(self.out_c // self.groups, k, width, self.groups, self.dtype, pairs)
+        word = word_of(self.dtype, self.in_c // self.groups, target)
+        return PackedPanels(self.out_c // self.groups, k, width, self.groups, self.dtype, word)
 
     def dims(self) -> dict[str, int]:
         names = ("batch", "in_h", "in_w", "out_h", "out_w")
@@ -77,7 +80,7 @@ class Case:
         line = mul(values["in_w"], pitch) if self.dynamic else Const(self.size[2] * pitch)
         image: Expr = Apply("mul", (line, values["in_h"]), "int64")
         return Conv2d(
-            buffers=buffers(self.dtype, self.dtype),
+            buffers=buffers("uint8" if self.dtype == "int8" else self.dtype, self.dtype),
             dims=tuple(values) if self.dynamic else (),
             batch=values["batch"],
             in_h=values["in_h"],
@@ -98,6 +101,7 @@ class Case:
             x_stride_w=Const(pitch),
             weight=self.layout(target),
             epilogue=epilogue(self.kind, mul(M, self.out_c)),
+            border=self.border,
         )
 
 
@@ -114,10 +118,9 @@ class Data:
     def of(case: Case) -> Data:
         generator = torch.Generator().manual_seed(case.in_c * 7919 + case.out_c)
         batch, height, width = case.size
-        dtype = getattr(torch, case.dtype)
-        x = torch.randn(batch, case.in_c, height, width, generator=generator).to(dtype)
+        x = random_values((batch, case.in_c, height, width), "uint8" if case.dtype == "int8" else case.dtype, generator)
         outer, inner = (case.in_c, case.out_c) if case.transposed else (case.out_c, case.in_c)
-        w = torch.randn(outer, inner // case.groups, *case.kernel, generator=generator).to(dtype)
+        w = random_values((outer, inner // case.groups, *case.kernel), case.dtype, generator)
         residual = torch.randn(batch, *case.out_size, case.out_c, generator=generator)
         return Data(x, w, torch.randn(case.out_c, generator=generator), residual)
 
@@ -127,13 +130,21 @@ class Data:
         if case.transposed:
             out = F.conv_transpose2d(x, w, None, case.stride, case.padding, case.extra, case.groups, case.dilation)
         else:
-            out = F.conv2d(x, w, None, case.stride, case.padding, case.dilation, case.groups)
+            top, left = case.padding
+            x = F.pad(x, (left, left, top, top), value=case.border)
+            out = F.conv2d(x, w, None, case.stride, 0, case.dilation, case.groups)
         return out.permute(0, 2, 3, 1)
 
 
 CASES = {
     **{f"{v} vectors": Case((1, 6, 7), 20, 75, padding=(1, 1), vectors=v) for v in (1, 4)},
     "3x3": Case((2, 9, 7), 40, 50, padding=(1, 1)),
+    "int8, 3x3": Case((2, 9, 7), 40, 50, padding=(1, 1), dtype="int8", border=128),
+    "int8, few channels": Case((1, 15, 13), 4, 20, (7, 7), (2, 2), (3, 3), dtype="int8", border=37),
+    "int8, many chunks": Case((1, 5, 6), 640, 20, padding=(1, 1), dtype="int8", border=255),
+    "int8, groups": Case((1, 5, 6), 24, 36, padding=(1, 1), dtype="int8", border=128, groups=3),
+    "int8, 1x1": Case((1, 5, 6), 24, 36, (1, 1), dtype="int8"),
+    "int8, transposed": Case((1, 5, 6), 24, 36, stride=(2, 2), dtype="int8", transposed=True),
     "few channels": Case((1, 15, 13), 3, 20, (7, 7), (2, 2), (3, 3)),
     "few channels with gaps": Case((1, 9, 8), 3, 20, padding=(1, 1), gap=1),
     "tiles inside a line": Case((1, 5, 24), 40, 20, padding=(0, 1)),
@@ -188,7 +199,8 @@ def compute(
 ) -> torch.Tensor:
     layout = case.layout(target)
     pixels = data.x.permute(0, 2, 3, 1)
-    gap = torch.full((*pixels.shape[:3], case.gap), float("nan"), dtype=pixels.dtype)
+    odd = float("nan") if pixels.dtype.is_floating_point else 113
+    gap = torch.full((*pixels.shape[:3], case.gap), odd, dtype=pixels.dtype)
     y = fenced(torch.full((case.size[0], *case.out_size, case.out_c), float("nan")))
     w = pack(data.w, layout, outputs=1 if case.transposed else 0)
     x = fenced(torch.cat([pixels, gap], dim=-1).contiguous())

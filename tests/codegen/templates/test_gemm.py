@@ -20,11 +20,13 @@ from tests.codegen.templates.panel_cases import (
     fenced,
     mul,
     pack,
+    random_values,
     run,
 )
 from tests.codegen.templates.template_runner import host_targets
 from ullage.codegen.cpp.templates.gemm import emit_gemm
 from ullage.codegen.loops.ir import Const, Dim, Expr
+from ullage.codegen.schedule.constants import word_of
 from ullage.codegen.templates import Gemm, PackedPanels
 from ullage.errors import InputError
 from ullage.target import Target
@@ -52,8 +54,8 @@ class Case:
         return self.vectors * target.lanes if self.vectors else target.panel_width
 
     def layout(self, target: Target) -> PackedPanels:
-        pairs = target.dots_bf16 and self.x == self.w == "bfloat16" and self.k % 2 == 0
-        return PackedPanels(n=self.n, k=self.k, nr=self.width(target), groups=1, dtype=self.w, pairs=pairs)
+        word = word_of(self.w, self.k, target) if self.x in (self.w, "uint8") else 1
+        return PackedPanels(n=self.n, k=self.k, nr=self.width(target), groups=1, dtype=self.w, word=word)
 
     def size(self, name: str) -> Expr:
         return Dim(name) if self.dynamic else Const(getattr(self, name))
@@ -93,8 +95,8 @@ class Data:
     @staticmethod
     def of(case: Case) -> Data:
         generator = torch.Generator().manual_seed(case.m * 7919 + case.n * 31 + case.k)
-        x = torch.randn(case.batch, case.m, case.k, generator=generator).to(getattr(torch, case.x))
-        w = torch.randn(case.batch, case.n, case.k, generator=generator).to(getattr(torch, case.w))
+        x = random_values((case.batch, case.m, case.k), case.x, generator)
+        w = random_values((case.batch, case.n, case.k), case.w, generator)
         residual = torch.randn(case.batch, case.m, case.n, generator=generator)
         return Data(x, w, torch.randn(case.n, generator=generator), residual)
 
@@ -106,6 +108,8 @@ CASES = {
     **{f"{vectors} vectors": Case(15, 75, 31, vectors=vectors) for vectors in (1, 2, 3, 4)},
     **{dtype: Case(13, 70, 500, x=dtype, w=dtype, out=dtype) for dtype in ("float16", "bfloat16")},
     **{f"bfloat16 {s}": Case(*s, x="bfloat16", w="bfloat16") for s in [(1, 100, 2), (9, 97, 770), (20, 64, 1700)]},
+    **{f"int8 {s}": Case(*s, x="uint8", w="int8") for s in [(1, 100, 4), (9, 97, 384), (20, 64, 3200), (70, 33, 1000)]},
+    **{f"int8 {kind}, k={k}": Case(13, 70, k, kind, x="uint8", w="int8") for kind in ("plain", "heavy") for k in (40, 1600)},
     "bfloat16, odd k": Case(9, 40, 385, x="bfloat16", w="bfloat16"),
     "float16 by float32": Case(3, 20, 33, x="float16"),
     "float32 by bfloat16": Case(3, 20, 33, w="bfloat16"),
@@ -116,14 +120,19 @@ CASES = {
 }
 DYNAMIC = [Case(m, n, k, right=right) for m, n, k in [(3, 97, 400), (45, 20, 384)] for right in ("packed", "k", "n")]
 ROWS = (1, 2, 5, 8, 33)
-LONG = [(kind, k, dtype) for kind in ("relu", "heavy") for k in (100, 900) for dtype in ("float32", "bfloat16")]
+LONG = [(kind, k, dtype) for kind in ("relu", "heavy") for k in (100, 900) for dtype in ("float32", "bfloat16", "int8")]
 CUT = Case(100, 200, 900)
+
+
+def left_of(dtype: str) -> str:
+    """The dtype of activations that weights of `dtype` are multiplied by."""
+    return "uint8" if dtype == "int8" else dtype
 
 
 @cache
 def library(target: Target) -> Library:
     cases = [*CASES.values(), *DYNAMIC, *(replace(case, dynamic=True) for case in DYNAMIC), CUT]
-    cases += [Case(m, 70, k, kind, x=dtype, w=dtype) for kind, k, dtype in LONG for m in ROWS]
+    cases += [Case(m, 70, k, kind, x=left_of(dtype), w=dtype) for kind, k, dtype in LONG for m in ROWS]
     return Library(target, [emit_gemm(case.spec(target), target) for case in cases])
 
 
@@ -161,7 +170,7 @@ def test_dynamic_sizes_give_the_bits_of_static_ones(case: Case, target: Target) 
 @ON_ALL
 @pytest.mark.parametrize(("kind", "k", "dtype"), LONG)
 def test_bits_do_not_depend_on_rows(kind: str, k: int, dtype: str, target: Target) -> None:
-    case = Case(33, 70, k, kind, x=dtype, w=dtype)
+    case = Case(33, 70, k, kind, x=left_of(dtype), w=dtype)
     data = Data.of(case)
     whole = compute(case, target, data)
     for m in ROWS:
@@ -195,13 +204,27 @@ def test_unsuitable_operands_are_refused() -> None:
     with pytest.raises(InputError, match="int8"):
         emit_gemm(Case(5, 6, 7, x="int8").spec(target), target)
     odd = replace(Case(5, 6, 7).spec(target), weight=PackedPanels(n=6, k=7, nr=7, groups=1, dtype="float32"))
-    pairs = PackedPanels(n=6, k=7, nr=16, groups=1, dtype="bfloat16", pairs=True)
+    pairs = PackedPanels(n=6, k=7, nr=16, groups=1, dtype="bfloat16", word=2)
     with pytest.raises(InputError, match="k = 7"):
         emit_gemm(replace(Case(5, 6, 7, x="bfloat16").spec(target), weight=pairs), target)
-    with pytest.raises(InputError, match="pairs"):
+    with pytest.raises(InputError, match="words of 2"):
         emit_gemm(replace(Case(5, 6, 8, x="float32").spec(target), weight=replace(pairs, k=8)), target)
     with pytest.raises(InputError, match="7 outputs"):
         emit_gemm(odd, target)
     whole = replace(odd, weight=PackedPanels(n=6, k=7, nr=target.lanes, groups=1, dtype="int8"))
     with pytest.raises(InputError, match="int8"):
         emit_gemm(whole, target)
+    fours = replace(whole, weight=PackedPanels(n=6, k=8, nr=target.lanes, groups=1, dtype="int8", word=4))
+    with pytest.raises(InputError, match="uint8"):
+        emit_gemm(fours, target)
+    with pytest.raises(InputError, match="65536"):
+        emit_gemm(Case(5, 6, 1 << 17, x="uint8", w="int8").spec(target), target)
+
+
+@ON_ALL
+@pytest.mark.parametrize("k", [4, 384, 1540, 1 << 16])
+def test_sums_of_integers_are_exact(k: int, target: Target) -> None:
+    case = Case(2, 20, k, "plain", x="uint8", w="int8")
+    data = Data.of(case)
+    data.x[:, 0], data.w[:, :2] = 255, torch.tensor([[-128], [127]])
+    assert torch.equal(compute(case, target, data), (data.x.double() @ data.w.double().mT).float())

@@ -58,7 +58,7 @@ def test_pairs_of_k_lie_side_by_side() -> None:
     weight = torch.randn(50, 6).bfloat16()
     plain = PackedPanels(n=50, k=6, nr=16, groups=1, dtype="bfloat16")
     for outputs, stored in ((0, weight), (1, weight.T.contiguous())):
-        packer = PanelPacker(Recorder(stored), replace(plain, pairs=True), outputs=outputs)
+        packer = PanelPacker(Recorder(stored), replace(plain, word=2), outputs=outputs)
         tiles = [torch.frombuffer(bytearray(packer.tile(t)), dtype=torch.bfloat16) for t in range(plain.tiles)]
         words = torch.stack([tile[: 6 * 16].view(3, 16, 2) for tile in tiles])
         assert torch.equal(words.permute(0, 2, 1, 3).reshape(-1, 6)[:50], weight)
