@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ullage.codegen.loops.ir import DTYPE_BYTES, Buffer, Expr, LoopKernel, Store
+from ullage.codegen.tiling import TEMPLATES_OWN, AnyTiling, Tiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Gemm:
     b_stride_k: Expr | None = None
     b_stride_n: Expr | None = None
     rows: LoopKernel | None = None
+    tiling: Tiling = TEMPLATES_OWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Conv2d:
     epilogue: tuple[Store, ...]
     rows: LoopKernel | None = None
     border: int = 0
+    tiling: AnyTiling = TEMPLATES_OWN
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ullage.codegen.cpp.templates.conv_taps import Taps, conv_taps
+from ullage.codegen.cpp.templates.early import fetch_rows
 from ullage.codegen.cpp.templates.gemm import emit_gemm, vector_variants
 from ullage.codegen.cpp.templates.row_epilogue import RowEpilogue
 from ullage.codegen.cpp.templates.tile import ELEMENT, ROW_POINTERS, TileSet, full_rows, row_variants, storage
 from ullage.codegen.cpp.templates.tile_counts import RowBlocks, ceil_div, combine, fold, known, row_blocks, to_size
-from ullage.codegen.cpp.templates.tile_epilogue import Epilogue, used
+from ullage.codegen.cpp.templates.tile_epilogue import Epilogue, most_nodes, used
 from ullage.codegen.cpp.templates.tile_kernel import (
     STORAGE_STRUCT,
     Names,
@@ -23,6 +24,7 @@ from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Const, Expr, Var
 from ullage.codegen.loops.poly import to_poly
 from ullage.codegen.templates import Conv2d, Gemm, PackedPanels
+from ullage.codegen.tiling import Tiling
 from ullage.plan.sizes import Size
 from ullage.target import Target
 
@@ -79,7 +81,7 @@ class _Plan:
     def most_rows(self) -> int:
         """Upper bound of the rows of a block, rounded up to whole tiles."""
         full = self.tiles.rows[-1]
-        return -(-_BLOCK_ROWS // full) * full
+        return -(-_block_rows(self.spec) // full) * full
 
     @property
     def fused(self) -> bool:
@@ -144,6 +146,16 @@ def emit_conv(spec: Conv2d, target: Target) -> Kernel:
     return plan.row_epilogue.with_workspace(kernel)
 
 
+def _tiling(spec: Conv2d) -> Tiling:
+    """The choices of a dense convolution."""
+    assert isinstance(spec.tiling, Tiling)
+    return spec.tiling
+
+
+def _block_rows(spec: Conv2d) -> int:
+    return _tiling(spec).block_rows or _BLOCK_ROWS
+
+
 def _is_matrix_product(spec: Conv2d) -> bool:
     """Whether pixels are rows of one dense matrix that is multiplied as it is."""
     one = (1, 1)
@@ -168,6 +180,7 @@ def _as_gemm(spec: Conv2d) -> Gemm:
         epilogue=spec.epilogue,
         weight=spec.weight,
         rows=spec.rows,
+        tiling=_tiling(spec),
     )
 
 
@@ -189,7 +202,7 @@ def _plan(spec: Conv2d, row_epilogue: RowEpilogue) -> _Plan:
     up_h, up_w = spec.stride if spec.transposed else (1, 1)
     grid_h, grid_w = ceil_div(fold(spec.out_h), up_h), ceil_div(fold(spec.out_w), up_w)
     rows = combine("mul", combine("mul", fold(spec.batch), grid_h), grid_w)
-    full = full_rows(target, width // target.lanes)
+    full = full_rows(target, width // target.lanes, _tiling(spec).rows)
     tiles = TileSet(
         rows=row_variants(full, known(rows)),
         vectors=vector_variants(spec.weight.n, width, target.lanes),
@@ -198,9 +211,9 @@ def _plan(spec: Conv2d, row_epilogue: RowEpilogue) -> _Plan:
         weight=storage(spec.weight),
         target=target,
     )
-    blocks = row_blocks(rows, target.threads, full, _BLOCK_ROWS)
+    blocks = row_blocks(rows, target.threads, full, _block_rows(spec))
     names = Names.of(spec.buffers, spec.dims)
-    epilogue = Epilogue(spec.epilogue, names, tiles, target, spec.weight.n, batch=False)
+    epilogue = Epilogue(spec.epilogue, names, tiles, target, spec.weight.n, False, most_nodes(_tiling(spec)))
     taps = conv_taps(_in_words(spec))
     return _Plan(
         spec, spec.weight, names, epilogue, row_epilogue, taps, tiles, grid_h, grid_w, rows, blocks, dtype
@@ -214,7 +227,7 @@ def _body(plan: _Plan) -> list[str]:
         *names.declarations(),
         *(line for name, expr in plan.numbers().items() for line in scalar(name, expr, names)),
     ]
-    tile = [*_pointers(plan), *_sums(plan)]
+    tile = [*_pointers(plan), *_early(plan), *_sums(plan)]
     rows = used([f"const ull_i64 rows = row + {full} < block_rows ? {full} : block_rows - row;"], tile)
     lines = [
         f"const ull_i64 first_tile = args->n[{len(plan.spec.dims)}];",
@@ -250,6 +263,16 @@ def _operands(plan: _Plan) -> list[str]:
         *([f"float *const copies = zeros + {taps.step};"] if plan.copies else []),
         f"ull_fill(zeros, {taps.step}, border);",
     ]
+
+
+def _early(plan: _Plan) -> list[str]:
+    """Prefetches of what the epilogue reads, before the last chunk."""
+    taps = plan.taps
+    if not _tiling(plan.spec).prefetch or plan.spec.transposed:
+        return []
+    last = f"s + {taps.per_chunk} >= last && k + {taps.step} >= {taps.length}"
+    ready = "" if taps.one_chunk else last
+    return fetch_rows(plan.spec.epilogue, plan.names, "row_begin + row + i", "0", plan.tiles.width, ready)
 
 
 def _sums(plan: _Plan) -> list[str]:

@@ -12,17 +12,14 @@ from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Apply, Store
 from ullage.codegen.loops.poly import unique
 from ullage.codegen.templates import Conv2d, PackedDepthwise
+from ullage.codegen.tiling import DepthwiseTiling
 from ullage.errors import InputError
 from ullage.plan.sizes import Size
 from ullage.target import Target
 
 HEADERS = ("simd.h", "math.h", "depthwise.h")
 _STORAGE = {"float32": "ull_float32", "bfloat16": "ull_bfloat16", "float16": "ull_float16"}
-_MAX_COLUMNS = 8
-_PAIR_COLUMNS = 4
 _PAIR_TAPS = 9
-_BLOCK_ROWS = 16
-_BLOCK_VECTORS = 4
 _LIGHT_OPS = frozenset({"add", "sub", "mul", "div", "max", "min", "neg", "abs", "where", "lt", "le", "gt", "ge"})
 _LIGHT_NODES = 12
 
@@ -55,7 +52,17 @@ class _Plan:
     def pairs(self) -> bool:
         """Whether all taps of a small kernel stay in registers while two output rows are computed."""
         height, width = self.spec.kernel
-        return self.target.registers == 32 and height > 1 and height * width <= _PAIR_TAPS
+        return self.tiling.pairs and self.target.registers == 32 and height > 1 and height * width <= _PAIR_TAPS
+
+    @property
+    def tiling(self) -> DepthwiseTiling:
+        """How it is cut into runs and tasks."""
+        return self.spec.tiling if isinstance(self.spec.tiling, DepthwiseTiling) else DepthwiseTiling()
+
+    @property
+    def groups(self) -> int:
+        """Groups of vectors of channels that are a task each."""
+        return -(-self.vectors // self.tiling.block_vectors)
 
     def columns(self, longest: int) -> tuple[int, ...]:
         """Lengths of runs, longest first: even ones where the width is known, else a ladder down to one."""
@@ -74,9 +81,8 @@ def emit_depthwise(spec: Conv2d, target: Target) -> Kernel:
     """
     weight, numbered = _checked(spec, target), with_numbered_dims(spec)
     plan = _Plan(numbered, weight, target, Names.of(spec.buffers, spec.dims))
-    groups = -(-plan.vectors // _BLOCK_VECTORS)
-    rows = ceil_div(fold(numbered.out_h), _BLOCK_ROWS)
-    tasks = combine("mul", combine("mul", fold(numbered.batch), groups), rows)
+    rows = ceil_div(fold(numbered.out_h), plan.tiling.block_rows)
+    tasks = combine("mul", combine("mul", fold(numbered.batch), plan.groups), rows)
     kernel = finish(
         functions="",
         body=_body(plan),
@@ -109,7 +115,7 @@ def _checked(spec: Conv2d, target: Target) -> PackedDepthwise:
 
 
 def _body(plan: _Plan) -> list[str]:
-    spec = plan.spec
+    spec, rows = plan.spec, plan.tiling.block_rows
     lines = plan.names.declarations()
     for name in ("in_h", "in_w", "out_h", "out_w", "x_stride_b", "x_stride_h", "x_stride_w"):
         lines += scalar(name, getattr(spec, name), plan.names)
@@ -119,7 +125,7 @@ def _body(plan: _Plan) -> list[str]:
         *lines,
         f"typedef {shape} Shape;",
         f"typedef DwRows<{down}> Rows;",
-        f"const ull_i64 blocks = (out_h + {_BLOCK_ROWS - 1}) / {_BLOCK_ROWS};",
+        f"const ull_i64 blocks = (out_h + {rows - 1}) / {rows};",
         "for (ull_i64 task = begin; task < end; ++task) {",
         *indent(_task(plan)),
         "}",
@@ -127,13 +133,14 @@ def _body(plan: _Plan) -> list[str]:
 
 
 def _task(plan: _Plan) -> list[str]:
-    groups = -(-plan.vectors // _BLOCK_VECTORS)
+    rows, vectors = plan.tiling.block_rows, plan.tiling.block_vectors
     return [
-        f"const ull_i64 first_row = task % blocks * {_BLOCK_ROWS};",
-        f"const ull_i64 last_row = first_row + {_BLOCK_ROWS} < out_h ? first_row + {_BLOCK_ROWS} : out_h;",
-        f"const ull_i64 first_vector = task / blocks % {groups} * {_BLOCK_VECTORS}, image = task / blocks / {groups};",
-        f"const ull_i64 last_vector = first_vector + {_BLOCK_VECTORS} < {plan.vectors} ? "
-        f"first_vector + {_BLOCK_VECTORS} : {plan.vectors};",
+        f"const ull_i64 first_row = task % blocks * {rows};",
+        f"const ull_i64 last_row = first_row + {rows} < out_h ? first_row + {rows} : out_h;",
+        f"const ull_i64 first_vector = task / blocks % {plan.groups} * {vectors};",
+        f"const ull_i64 image = task / blocks / {plan.groups};",
+        f"const ull_i64 last_vector = first_vector + {vectors} < {plan.vectors} ? "
+        f"first_vector + {vectors} : {plan.vectors};",
         "for (ull_i64 row = first_row; row < last_row;) {",
         *indent(_rows(plan)),
         "}",
@@ -169,7 +176,7 @@ def _rows(plan: _Plan) -> list[str]:
 def _columns(plan: _Plan, x: str, skip: str, paired: bool) -> list[str]:
     """All runs of a row: the longest that fits, for each vector of channels."""
     lines: list[str] = []
-    lengths = plan.columns(_PAIR_COLUMNS if paired else _MAX_COLUMNS)
+    lengths = plan.columns(plan.tiling.pair_columns if paired else plan.tiling.columns)
     for i, length in enumerate(lengths):
         test = "" if i + 1 == len(lengths) else f"if (out_w - column >= {length}) "
         run = indent(_vectors(plan, x, skip, length, paired))

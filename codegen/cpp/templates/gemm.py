@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ullage.codegen.cpp.templates.early import fetch_rows
 from ullage.codegen.cpp.templates.row_epilogue import RowEpilogue
 from ullage.codegen.cpp.templates.tile import ELEMENT, ROW_POINTERS, TileSet, full_rows, row_variants, storage
 from ullage.codegen.cpp.templates.tile_counts import (
@@ -17,7 +18,7 @@ from ullage.codegen.cpp.templates.tile_counts import (
     row_blocks,
     to_size,
 )
-from ullage.codegen.cpp.templates.tile_epilogue import Epilogue, used
+from ullage.codegen.cpp.templates.tile_epilogue import Epilogue, most_nodes, used
 from ullage.codegen.cpp.templates.tile_kernel import (
     STORAGE_STRUCT,
     Names,
@@ -135,7 +136,7 @@ def _plan(spec: Gemm, row_epilogue: RowEpilogue) -> _Plan:
     if spec.weight is not None:
         k = combine("floordiv", k, spec.weight.word)
     width = spec.weight.nr if spec.weight else target.panel_width
-    full = full_rows(target, width // target.lanes)
+    full = full_rows(target, width // target.lanes, spec.tiling.rows)
     tiles = TileSet(
         rows=row_variants(full, known(m)),
         vectors=vector_variants(known(n), width, target.lanes),
@@ -145,10 +146,14 @@ def _plan(spec: Gemm, row_epilogue: RowEpilogue) -> _Plan:
         target=target,
     )
     panels = Const(1) if spec.weight else combine("mul", fold(spec.batch), ceil_div(n, width))
-    blocks = row_blocks(m, target.threads, full, _BLOCK_ROWS if spec.weight else _PACKED_BLOCK_ROWS, panels)
+    blocks = row_blocks(m, target.threads, full, _block_rows(spec), panels)
     names = Names.of(spec.buffers, spec.dims)
-    epilogue = Epilogue(spec.epilogue, names, tiles, target, known(n), batch=spec.weight is None)
+    epilogue = Epilogue(spec.epilogue, names, tiles, target, known(n), spec.weight is None, most_nodes(spec.tiling))
     return _Plan(spec, m, n, k, chunk_steps(k), tiles, blocks, names, epilogue, row_epilogue)
+
+
+def _block_rows(spec: Gemm) -> int:
+    return spec.tiling.block_rows or (_BLOCK_ROWS if spec.weight else _PACKED_BLOCK_ROWS)
 
 
 def vector_variants(n: int | None, width: int, lanes: int) -> tuple[int, ...]:
@@ -167,7 +172,7 @@ def _body(plan: _Plan) -> list[str]:
         *names.declarations(),
         *(line for name, expr in plan.numbers().items() for line in scalar(name, expr, names)),
     ]
-    tile = [*_rows(plan), *_sums(plan)]
+    tile = [*_rows(plan), *_early(plan), *_sums(plan)]
     rows = used([f"const ull_i64 rows = row + {full} < m_end ? {full} : m_end - row;"], tile)
     lines = [
         *_operands(plan),
@@ -188,6 +193,15 @@ def _body(plan: _Plan) -> list[str]:
         "}",
     ]
     return [*used(declarations, lines), *lines]
+
+
+def _early(plan: _Plan) -> list[str]:
+    """Prefetches of what the epilogue reads, before the last chunk."""
+    if not plan.spec.tiling.prefetch:
+        return []
+    batch = "0" if plan.spec.weight else "batch"
+    ready = "" if plan.one_chunk else "k + steps >= K"
+    return fetch_rows(plan.spec.epilogue, plan.names, "row + i", batch, plan.tiles.width, ready)
 
 
 def _sums(plan: _Plan) -> list[str]:

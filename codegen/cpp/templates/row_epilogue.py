@@ -14,6 +14,7 @@ from ullage.codegen.cpp.templates.tile_kernel import SYMBOL
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Expr, LoopKernel
 from ullage.codegen.templates import Conv2d, Gemm, PackedPanels
+from ullage.codegen.tiling import Tiling
 from ullage.plan.sizes import ZERO_SIZE, Size
 from ullage.target import Target
 
@@ -33,6 +34,12 @@ class RowEpilogue:
         """What runs on finished rows."""
         return self.spec.rows
 
+    @property
+    def tiles_first(self) -> bool:
+        """Whether tasks go through the tiles of the weights for each block of rows."""
+        tiling = self.spec.tiling
+        return self.kernel is not None or (isinstance(tiling, Tiling) and tiling.tiles_first)
+
     def functions(self) -> str:
         """The C++ function over a range of rows."""
         return "" if self.kernel is None else emit_rows(self.kernel, self.target, _NAME).text
@@ -50,15 +57,16 @@ class RowEpilogue:
 
     def setup(self) -> list[str]:
         """Lines before the tasks; they expect the C++ variable `first_tile`."""
-        if self.kernel is None:
-            return []
         spec, panels = self.spec, self.spec.weight
+        count = [f"const ull_i64 tile_count = args->n[{len(spec.dims) + 1}];"] if self.tiles_first else []
+        if self.kernel is None:
+            return count
         assert isinstance(panels, PackedPanels)
         places = {buffer.name: i for i, buffer in enumerate(spec.buffers)}
         pointers = [f"args->p[{places[b.name]}]" for b in self.kernel.buffers if b.access != "local"]
         integers = [f"args->n[{spec.dims.index(name)}]" for name in self.kernel.dims] or ["0"]
         return [
-            f"const ull_i64 tile_count = args->n[{len(spec.dims) + 1}];",
+            *count,
             f"const bool ends_rows = first_tile + tile_count == {panels.tiles};",
             "int *const arrived = (int *)args->shared;",
             f"void *const row_p[] = {{{', '.join(pointers)}}};",
@@ -69,10 +77,11 @@ class RowEpilogue:
     def place(self, blocks: str) -> list[str]:
         """Lines that give a task's `tile` and `block`, of so many blocks (C++ text).
 
-        Without a row epilogue the blocks of a tile follow each other, so that its weights stay in the cache. With one
-        the tiles of a block do: threads end their rows at different times, and each in its own cache.
+        The blocks of a tile follow each other, so that its weights stay in the cache, unless the tiling says
+        otherwise. With a row epilogue the tiles of a block do: threads end their rows at different times, and each in
+        its own cache.
         """
-        if self.kernel is None:
+        if not self.tiles_first:
             return [f"const ull_i64 tile = task / {blocks}, block = task % {blocks};"]
         return ["const ull_i64 tile = task % tile_count, block = task / tile_count;"]
 

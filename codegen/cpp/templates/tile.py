@@ -111,9 +111,9 @@ class TileSet:
         return lines
 
 
-def full_rows(target: Target, vectors: int) -> int:
-    """Rows of the full tile: what the registers hold beside one broadcast and the weights, at most 8."""
-    return min(8, (target.registers - vectors - 2) // vectors)
+def full_rows(target: Target, vectors: int, most: int = ROW_POINTERS) -> int:
+    """Rows of the full tile: what the registers hold beside one broadcast and the weights, at most `most`."""
+    return min(most, ROW_POINTERS, (target.registers - vectors - 2) // vectors)
 
 
 def row_variants(full: int, m: int | None) -> tuple[int, ...]:

@@ -11,12 +11,14 @@ from ullage.codegen.cpp.templates.tile import TileSet, TileShape, tile_body
 from ullage.codegen.cpp.templates.tile_kernel import SYMBOL, Names, indent
 from ullage.codegen.loops.ir import Apply, Store
 from ullage.codegen.loops.poly import unique
+from ullage.codegen.tiling import Tiling
 from ullage.target import Target
 
 _LIGHT_OPS = frozenset(
     {"add", "sub", "mul", "div", "max", "min", "neg", "abs", "where", "eq", "ne", "lt", "le", "gt", "ge"}
 )
-_LIGHT_NODES = 12
+LIGHT_NODES = 12
+_LONG_NODES = 32
 _FUSED_PARAMETERS = "const UllageArgs *args, ull_i64 batch, ull_i64 m, ull_i64 n_begin, ull_i64 n_end"
 FUSED_PREFIX = f"{SYMBOL}_"
 
@@ -34,13 +36,15 @@ class Epilogue:
     target: Target
     n: int | None
     batch: bool
+    nodes: int = LIGHT_NODES
+    """Most nodes of stores that are repeated for every vector of a tile."""
 
     @property
     def light(self) -> bool:
         """Whether the stores are short enough to be repeated for every vector of a tile."""
         nodes = [node for store in self.stores for node in unique(store.value)]
         applied = [node for node in nodes if isinstance(node, Apply) and node.dtype != "int64"]
-        return len(nodes) <= _LIGHT_NODES and all(node.op in _LIGHT_OPS for node in applied)
+        return len(nodes) <= self.nodes and all(node.op in _LIGHT_OPS for node in applied)
 
     @property
     def ragged(self) -> bool:
@@ -117,6 +121,11 @@ class Epilogue:
             prefix=prefix,
         )
         return setup.splitlines(), body.splitlines()
+
+
+def most_nodes(tiling: Tiling) -> int:
+    """Most nodes of an epilogue that takes its sums out of the registers."""
+    return _LONG_NODES if tiling.from_registers else LIGHT_NODES
 
 
 def used(declarations: Sequence[str], lines: Sequence[str]) -> list[str]:
