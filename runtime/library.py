@@ -6,6 +6,7 @@ import ctypes
 import os
 import struct
 from _ctypes import dlclose
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ullage.errors import ArtifactError
@@ -124,8 +125,9 @@ class Library:
             function = getattr(self._native, name)
             function.argtypes, function.restype = (ctypes.c_void_p,), ctypes.c_uint
         self.start, self.stop, self.prepare, self.run = (getattr(self._native, name) for name in _CALLS)
-        self._crc32c = self._native.ull_crc32c
-        self._crc32c.argtypes, self._crc32c.restype = (ctypes.c_void_p, ctypes.c_long), ctypes.c_uint
+        checksum = self._native.ull_crc32c
+        checksum.argtypes, checksum.restype = (ctypes.c_void_p, ctypes.c_long), ctypes.c_uint
+        self._crc32c: Callable[[object, int], int] = checksum
 
 
 def _page_floor(address: int) -> int:

@@ -10,6 +10,7 @@ from ullage.plan.plan import DIRECT_IO_BYTES, Command, Gather, Launch, Plan, Pre
 from ullage.plan.sizes import evaluate
 
 _CALLS = 6
+Kind = Literal["read", "wait", "run", "block"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Event(NamedTuple):
     The seconds of a `wait` are what the block's transfer took from the kernels that ran beside it.
     """
 
-    kind: Literal["read", "wait", "run", "block"]
+    kind: Kind
     block: int
     seconds: float
 
@@ -88,8 +89,8 @@ def staged_rows_seconds(rows: int, row_bytes: int, readers: int, rates: Rates) -
     return share * rates.disk_latency_s + rows * (row_bytes + DIRECT_IO_BYTES) / rates.disk_bytes_per_s
 
 
-def play(events: Sequence[Event], streamed_bytes: int) -> Prediction:
-    """Play the events of one call again and again until the calls take equal time; describe the last one."""
+def play(events: Sequence[tuple[Kind, int, float]], streamed_bytes: int) -> Prediction:
+    """Play the events (`Event`s) of one call again and again until the calls take equal time; describe the last one."""
     arrivals: dict[int, float] = {}
     disk = clock = start = previous = stall = 0.0
     for _ in range(_CALLS):
@@ -98,12 +99,14 @@ def play(events: Sequence[Event], streamed_bytes: int) -> Prediction:
             if kind == "run":
                 clock += seconds
             elif kind == "read":
-                disk = max(disk, clock) + seconds
+                disk = (clock if clock > disk else disk) + seconds
                 arrivals[block] = disk
             elif kind == "wait":
-                late = max(0.0, arrivals.get(block, 0.0) - clock)
-                stall += late
-                clock += late + seconds
+                late = arrivals.get(block, 0.0) - clock
+                if late > 0.0:
+                    stall += late
+                    seconds += late
+                clock += seconds
             else:
                 clock += seconds
                 stall += seconds
@@ -111,6 +114,6 @@ def play(events: Sequence[Event], streamed_bytes: int) -> Prediction:
         if abs((clock - start) - previous) <= 1e-9 * clock:
             break
         previous = clock - start
-    computing = sum(e.seconds for e in events if e.kind == "run")
-    reading = sum(e.seconds for e in events if e.kind in ("read", "block"))
+    computing = sum([seconds for kind, _, seconds in events if kind == "run"])
+    reading = sum([seconds for kind, _, seconds in events if kind in ("read", "block")])
     return Prediction(clock - start, computing, reading, stall, streamed_bytes)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import gcd
 from typing import NamedTuple
 
-from ullage.passes.plan.model import STAGED_ROWS, Weight, align
+from ullage.passes.plan.model import STAGED_ROWS, Chunk, Problem, Weight, Work, align
 from ullage.passes.plan.ring import Bundle, Demand, Ring, Stop, place
-from ullage.passes.plan.space import Space, resident_bytes
+from ullage.passes.plan.space import Space
 from ullage.plan.plan import DIRECT_IO_BYTES, Prediction
-from ullage.plan.simulate import Event, play, staged_rows_seconds
+from ullage.plan.simulate import Kind, play, staged_rows_seconds
 from ullage.plan.tables import BLOCK_BYTES, COMMAND_BYTES, QUEUE_BYTES
 
 
@@ -34,16 +34,6 @@ class Style:
 
     block_bytes: int
     share: int
-
-
-class Chunk(NamedTuple):
-    """A future block: tiles of a constant, its region's length, and whether it is resident."""
-
-    weight: int
-    first: int
-    tiles: int
-    bytes: int
-    resident: bool
 
 
 class Shot(NamedTuple):
@@ -71,7 +61,7 @@ class Cut:
     @property
     def resident_bytes(self) -> int:
         """Arena bytes above the space; regions for direct I/O come first and are whole pages."""
-        return sum(c.bytes for c in self.chunks if c.resident)
+        return sum([c.bytes for c in self.chunks if c.resident])
 
     @property
     def arena_bytes(self) -> int:
@@ -81,81 +71,84 @@ class Cut:
     @property
     def streamed_bytes(self) -> int:
         """Bytes asked of the disk per call."""
-        return sum(c.bytes for c in self.chunks if not c.resident)
+        return sum([c.bytes for c in self.chunks if not c.resident])
 
     def table_bytes(self) -> int:
         """The executor's tables that grow with launches and blocks (reads ahead left out)."""
-        works, order = self.space.problem.works, self.space.packing.order
-        arguments = sum(works[order[shot.position]].argument_bytes for shot in self.shots)
-        streamed = sum(not c.resident for c in self.chunks)
+        works = self.space.problem.works
+        argument_bytes = [works[step].argument_bytes for step in self.space.packing.order]
+        arguments = sum([argument_bytes[shot.position] for shot in self.shots])
+        streamed = len(self.chunks) - sum([c.resident for c in self.chunks])
         commands = len(self.shots) + 2 * streamed
         return commands * COMMAND_BYTES + arguments + len(self.chunks) * (BLOCK_BYTES + QUEUE_BYTES)
 
 
 def cut(space: Space, pins: Pins, style: Style) -> Cut:
     """Cut every step into launches over pinned segments and streamed blocks."""
-    cutter = _Cutter(space, pins, style, [], [], {})
-    for position in range(len(space.packing.order)):
-        cutter.step(position)
+    cutter = _Cutter(space, space.problem, pins, style)
+    for position, step in enumerate(space.packing.order):
+        cutter.step(position, space.problem.works[step])
     return Cut(space, tuple(cutter.chunks), tuple(cutter.shots))
 
 
-@dataclass
+@dataclass(slots=True)
 class _Cutter:
     space: Space
+    problem: Problem
     pins: Pins
     style: Style
-    chunks: list[Chunk]
-    shots: list[Shot]
-    resident: dict[tuple[int, int], int]
+    chunks: list[Chunk] = field(default_factory=list)
+    shots: list[Shot] = field(default_factory=list)
+    resident: dict[tuple[int, int], int] = field(default_factory=dict)
 
-    def step(self, position: int) -> None:
+    def step(self, position: int, work: Work) -> None:
         """Append the launches of one step."""
-        problem = self.space.problem
-        work = problem.works[self.space.packing.order[position]]
         blocks: dict[int, int] = {}
         fresh: list[int] = []
         for c in work.whole:
             self._whole(c, blocks, fresh)
         if work.table >= 0 and self.pins[work.table][0].pinned:
             self._whole(work.table, blocks, fresh)
-        threads, launch_seconds = problem.request.threads, problem.request.rates.launch_seconds
         if work.tiled < 0:
-            seconds = work.launch_seconds(1, 1, threads) + launch_seconds
+            seconds = self.problem.launch_seconds(work.index, 1, 1)
             self.shots.append(Shot(position, 0, 0, blocks, tuple(fresh), seconds))
             return
-        weight = problem.weights[work.tiled]
+        weight = self.problem.weights[work.tiled]
         taken = sum([self.chunks[b].bytes for b in fresh]) if fresh else 0
-        limit = tiles_per_block(weight, self.space.holes[position] - taken, self.style)
-        for first, count, pinned in self._parts(work.tiled, weight, limit):
-            number, new = self._block(work.tiled, first, count, pinned)
-            due = (*fresh, number) if new else tuple(fresh)
-            seconds = work.launch_seconds(count, weight.tiles, threads) + launch_seconds
+        for first, count, pinned in self._parts(work.tiled, weight, self.space.holes[position] - taken):
+            number = self._block(work.tiled, first, count, pinned)
+            due = tuple(fresh) if pinned else (*fresh, number)
+            seconds = self.problem.launch_seconds(work.index, count, weight.tiles)
             self.shots.append(Shot(position, first, count, {**blocks, work.tiled: number}, due, seconds))
             fresh = []
 
     def _whole(self, c: int, blocks: dict[int, int], fresh: list[int]) -> None:
-        blocks[c], new = self._block(c, 0, self.space.problem.weights[c].tiles, self.pins[c][0].pinned)
-        if new:
+        pinned = self.pins[c][0].pinned
+        blocks[c] = self._block(c, 0, self.problem.weights[c].tiles, pinned)
+        if not pinned:
             fresh.append(blocks[c])
 
-    def _block(self, c: int, first: int, count: int, pinned: bool) -> tuple[int, bool]:
-        """(number of the block, whether it is streamed); resident blocks are shared by all uses."""
-        weight = self.space.problem.weights[c]
-        if not pinned:
-            self.chunks.append(Chunk(c, first, count, weight.region_bytes(first, count), False))
-            return len(self.chunks) - 1, True
-        if (c, first) not in self.resident:
-            self.resident[c, first] = len(self.chunks)
-            self.chunks.append(Chunk(c, first, count, resident_bytes(weight, first, count), True))
-        return self.resident[c, first], False
+    def _block(self, c: int, first: int, count: int, pinned: bool) -> int:
+        """The number of the block; resident blocks are shared by all uses."""
+        if pinned and (c, first) in self.resident:
+            return self.resident[c, first]
+        number = len(self.chunks)
+        if pinned:
+            self.resident[c, first] = number
+        self.chunks.append(self.problem.chunk(c, first, count, pinned))
+        return number
 
-    def _parts(self, c: int, weight: Weight, limit: int) -> list[Segment]:
-        if not weight.splittable:
-            return [self.pins[c][0]]
+    def _parts(self, c: int, weight: Weight, hole_bytes: int) -> Sequence[Segment]:
+        segments = self.pins[c]
+        if not weight.splittable or (len(segments) == 1 and segments[0].pinned):
+            return segments[:1]
+        limit = tiles_per_block(weight, hole_bytes, self.style)
         parts: list[Segment] = []
-        for segment in self.pins[c]:
-            parts += [segment] if segment.pinned else split(segment, limit)
+        for segment in segments:
+            if segment.pinned or segment.tiles <= limit:
+                parts.append(segment)
+            else:
+                parts += split(segment, limit)
         return parts
 
 
@@ -175,32 +168,36 @@ def tiles_per_block(weight: Weight, hole_bytes: int, style: Style) -> int:
 
 def stops(plan_cut: Cut) -> list[Stop]:
     """What each position asks of the ring."""
-    packing = plan_cut.space.packing
-    grouped: list[list[int]] = [[] for _ in packing.order]
-    for number, shot in enumerate(plan_cut.shots):
-        grouped[shot.position].append(number)
-    return [
-        Stop(numbers[0], numbers[-1], packing.occupied[position], _bundles(plan_cut, position, numbers))
-        for position, numbers in enumerate(grouped)
-    ]
+    shots, occupied = plan_cut.shots, plan_cut.space.packing.occupied
+    found: list[Stop] = []
+    first = 0
+    for position, ranges in enumerate(occupied):
+        end = first + 1
+        while end < len(shots) and shots[end].position == position:
+            end += 1
+        found.append(Stop(first, end - 1, ranges, _bundles(plan_cut, position, first, end)))
+        first = end
+    return found
 
 
-def _bundles(plan_cut: Cut, position: int, numbers: list[int]) -> list[tuple[int, Bundle]]:
-    """The bundles of one step; staging counts as the launch's own block."""
-    work = plan_cut.space.problem.works[plan_cut.space.packing.order[position]]
-    first, last = numbers[0], numbers[-1]
+def _bundles(plan_cut: Cut, position: int, first: int, end: int) -> list[tuple[int, Bundle]]:
+    """The bundles of one step, whose launches are first .. end; staging counts as the launch's own block."""
+    space, shots, chunks = plan_cut.space, plan_cut.shots, plan_cut.chunks
+    work = space.problem.works[space.packing.order[position]]
     if work.table >= 0:
-        if work.table in plan_cut.shots[first].blocks:
+        if work.table in shots[first].blocks:
             return []
-        size = staging_bytes(plan_cut.space, position)
+        size = staging_bytes(space, position)
         return [(first, Bundle(Demand(-1, size, first, first), size, ()))]
-    own = [plan_cut.chunks[b].bytes for n in numbers for b in plan_cut.shots[n].fresh
-           if plan_cut.chunks[b].weight == work.tiled]  # fmt: skip
+    asking = [n for n in range(first, end) if shots[n].fresh]
+    if not asking:
+        return []
+    own = [chunks[b].bytes for n in asking for b in shots[n].fresh if chunks[b].weight == work.tiled]
     room = max(own, default=0)
-    return [(n, b) for n in numbers if (b := _bundle(plan_cut, n, last, work.tiled, room)) is not None]
+    return [(n, _bundle(plan_cut, n, end - 1, work.tiled, room)) for n in asking]
 
 
-def _bundle(plan_cut: Cut, number: int, last: int, tiled: int, room: int) -> Bundle | None:
+def _bundle(plan_cut: Cut, number: int, last: int, tiled: int, room: int) -> Bundle:
     own: Demand | None = None
     lasting = []
     for block in plan_cut.shots[number].fresh:
@@ -209,8 +206,6 @@ def _bundle(plan_cut: Cut, number: int, last: int, tiled: int, room: int) -> Bun
             own = Demand(block, chunk.bytes, number, number)
         else:
             lasting.append(Demand(block, chunk.bytes, number, last))
-    if own is None and not lasting:
-        return None
     return Bundle(own, room if lasting or own is None else own.bytes, tuple(lasting))
 
 
@@ -252,21 +247,26 @@ def draft(plan_cut: Cut, wrap: bool) -> Draft:
     return Draft(plan_cut, ring, play(_events(plan_cut, ring), plan_cut.streamed_bytes))
 
 
-def _events(plan_cut: Cut, ring: Ring) -> list[Event]:
+def _events(plan_cut: Cut, ring: Ring) -> list[tuple[Kind, int, float]]:
+    """As `Event`s."""
     problem = plan_cut.space.problem
     rates = problem.request.rates
     due: list[list[int]] = [[] for _ in range(len(plan_cut.shots) + 1)]
     for at, block in (*ring.reads, *ring.ahead):
         due[at].append(block)
-    events: list[Event] = []
+    sizes = {chunk.bytes for chunk in plan_cut.chunks if not chunk.resident}
+    reading = {size: rates.read_seconds(size) for size in sizes}
+    waiting = {size: rates.traffic_seconds(size) for size in sizes}
+    events: list[tuple[Kind, int, float]] = []
     for number, shot in enumerate(plan_cut.shots):
-        events += [Event("read", b, rates.read_seconds(plan_cut.chunks[b].bytes)) for b in due[number]]
-        events += [Event("wait", b, rates.traffic_seconds(plan_cut.chunks[b].bytes)) for b in shot.fresh]
+        for b in due[number]:
+            events.append(("read", b, reading[plan_cut.chunks[b].bytes]))
+        for b in shot.fresh:
+            events.append(("wait", b, waiting[plan_cut.chunks[b].bytes]))
         if number in ring.staging:
             work = problem.works[plan_cut.space.packing.order[shot.position]]
             weight = problem.weights[work.table]
             readers = min(problem.request.threads, staging_bytes(plan_cut.space, shot.position) // weight.unit_bytes)
-            seconds = staged_rows_seconds(work.rows, weight.tile_bytes, readers, rates)
-            events.append(Event("block", -1, seconds))
-        events.append(Event("run", -1, shot.seconds))
-    return events + [Event("read", b, rates.read_seconds(plan_cut.chunks[b].bytes)) for b in due[-1]]
+            events.append(("block", -1, staged_rows_seconds(work.rows, weight.tile_bytes, readers, rates)))
+        events.append(("run", -1, shot.seconds))
+    return events + [("read", b, reading[plan_cut.chunks[b].bytes]) for b in due[-1]]

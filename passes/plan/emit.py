@@ -8,7 +8,6 @@ import msgspec
 
 from ullage.passes.plan.cut import Draft, Shot, staging_bytes
 from ullage.passes.plan.model import Problem, Work
-from ullage.passes.plan.space import is_packed
 from ullage.plan.plan import (
     DIRECT_IO_BYTES,
     Block,
@@ -148,7 +147,7 @@ class _Writer:
 
     def _is_packed(self, number: int) -> bool:
         chunk = self.draft.cut.chunks[number]
-        return chunk.resident and is_packed(self.problem.weights[chunk.weight], chunk.tiles)
+        return chunk.resident and self.problem.weights[chunk.weight].is_packed(chunk.tiles)
 
     def _lead(self, number: int) -> int:
         chunk = self.draft.cut.chunks[number]

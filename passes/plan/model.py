@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import gcd
+from typing import NamedTuple
 
 from ullage.analysis.cost import roofline_seconds
 from ullage.analysis.lifetimes import Access
@@ -16,6 +17,8 @@ from ullage.plan.tables import PATCH_BYTES, WORD_BYTES
 ALIGNMENT_BYTES = 64
 SMALL_BYTES = 16 * 1024
 """Constants up to this size are pinned before anything else and never share the ring at generous budgets."""
+_DIRECT_RESIDENT_BYTES = 256 * 1024
+"""Resident blocks from this size on are aligned for direct I/O, so that loading does not go through the page cache."""
 STAGED_ROWS = 16
 """Rows of a gathered table that are read from disk per batch, where memory allows."""
 
@@ -53,7 +56,7 @@ class Work:
     seconds: float
 
     def launch_seconds(self, tiles: int, all_tiles: int, threads: int) -> float:
-        """Seconds of a launch over `tiles` of the step's `all_tiles` tiles; 1 of 1 for a step that is not tiled."""
+        """Seconds of a launch without its fixed cost, over `tiles` of the step's `all_tiles` tiles."""
         return self.seconds * task_share(self.tasks * tiles, self.tasks * all_tiles, threads)
 
 
@@ -78,6 +81,16 @@ class Weight:
         lead = first * self.stride % DIRECT_IO_BYTES
         return max(DIRECT_IO_BYTES, align(lead + count * self.stride, DIRECT_IO_BYTES))
 
+    def is_packed(self, count: int) -> bool:
+        """Whether a resident block of that many tiles is short, and so held without the margins of direct I/O."""
+        return count * self.stride < _DIRECT_RESIDENT_BYTES
+
+    def resident_bytes(self, first: int, count: int) -> int:
+        """Arena bytes of a resident block of these tiles: a direct I/O region if it is long, else the data alone."""
+        if self.is_packed(count):
+            return align(max(1, count * self.stride), ALIGNMENT_BYTES)
+        return self.region_bytes(first, count)
+
     @property
     def unit_bytes(self) -> int:
         """The least region that a use of the constant needs while it is streamed."""
@@ -88,9 +101,22 @@ class Weight:
         return max(self.region_bytes(i, 1) for i in range(min(self.tiles, _lead_period(self.stride))))
 
 
+class Chunk(NamedTuple):
+    """A future block: tiles of a constant, its region's length, and whether it is resident."""
+
+    weight: int
+    first: int
+    tiles: int
+    bytes: int
+    resident: bool
+
+
 @dataclass(frozen=True)
 class Problem:
-    """A whole request in numbers; `sizes[i]` are the bytes of temp storage `names[i]`, rounded up to 64."""
+    """A whole request in numbers; `sizes[i]` are the bytes of temp storage `names[i]`, rounded up to 64.
+
+    Blocks and times of launches are kept once they are known: many drafts have the same ones.
+    """
 
     request: PlanRequest
     names: tuple[str, ...]
@@ -98,6 +124,25 @@ class Problem:
     weights: tuple[Weight, ...]
     works: tuple[Work, ...]
     accesses: tuple[Access, ...]
+    _chunks: dict[tuple[int, int, int, bool], Chunk] = field(default_factory=dict, init=False, repr=False)
+    _seconds: dict[tuple[int, int, int], float] = field(default_factory=dict, init=False, repr=False)
+
+    def chunk(self, c: int, first: int, count: int, resident: bool) -> Chunk:
+        """The block of tiles first .. first + count of constant `c`."""
+        key = (c, first, count, resident)
+        if key not in self._chunks:
+            weight = self.weights[c]
+            size = weight.resident_bytes(first, count) if resident else weight.region_bytes(first, count)
+            self._chunks[key] = Chunk(c, first, count, size, resident)
+        return self._chunks[key]
+
+    def launch_seconds(self, step: int, tiles: int, all_tiles: int) -> float:
+        """Seconds of a launch over `tiles` of the step's `all_tiles` tiles; 1 of 1 for a step that is not tiled."""
+        key = (step, tiles, all_tiles)
+        if key not in self._seconds:
+            seconds = self.works[step].launch_seconds(tiles, all_tiles, self.request.threads)
+            self._seconds[key] = seconds + self.request.rates.launch_seconds
+        return self._seconds[key]
 
 
 def align(value: int, alignment: int) -> int:

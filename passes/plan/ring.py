@@ -5,13 +5,14 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ullage.plan.plan import DIRECT_IO_BYTES
 
 NEVER = -(10**9)
 
 
-@dataclass
+@dataclass(slots=True)
 class Profile:
     """For each address the last launch during which it was in use, as runs: `values[i]` holds from `starts[i]` on."""
 
@@ -23,7 +24,7 @@ class Profile:
         """Mark addresses low .. high as in use up to `launch`, which is not earlier than any mark before."""
         starts, values = self.starts, self.values
         left = bisect_left(starts, low)
-        right = bisect_left(starts, high)
+        right = bisect_left(starts, high, left)
         tail = values[right - 1]
         new_starts, new_values = [low], [launch]
         if left and values[left - 1] == launch:
@@ -47,54 +48,57 @@ class Profile:
         last used before launch `soon` is good enough, because the disk's queue has no use for it earlier.
         """
         starts, values = self.starts, self.values
-        best, place = before, -1
-        high = self.size // DIRECT_IO_BYTES * DIRECT_IO_BYTES
+        best, place, end = before, -1, self.size
         for index in range(len(starts) - 1, -1, -1):
-            if best < soon:
-                break
-            if values[index] >= best:
-                continue
-            end = starts[index + 1] if index + 1 < len(starts) else high
-            base, latest = self._window(end // DIRECT_IO_BYTES * DIRECT_IO_BYTES - length, length, index, best)
-            if latest < best:
-                best, place = latest, base
+            start = starts[index]
             if values[index] < best:
-                base = -(-starts[index] // DIRECT_IO_BYTES) * DIRECT_IO_BYTES
-                base, latest = self._window(base, length, index, best)
+                base = end // DIRECT_IO_BYTES * DIRECT_IO_BYTES - length
+                latest = self._latest_up_to(base, base + length, index, best) if base >= 0 else best
                 if latest < best:
                     best, place = latest, base
+                if values[index] < best:
+                    base = -(-start // DIRECT_IO_BYTES) * DIRECT_IO_BYTES
+                    latest = self._latest_from(base + length, index, best) if base + length <= self.size else best
+                    if latest < best:
+                        best, place = latest, base
+                if best < soon:
+                    break
+            end = start
         if place < 0:
             raise ValueError(f"no window of {length} bytes")
         return place, best
 
-    def _window(self, base: int, length: int, index: int, best: int) -> tuple[int, int]:
-        """(base, last use) of one window, `best` for the last use if it is no better than that or out of bounds."""
+    def _latest_up_to(self, base: int, end: int, index: int, best: int) -> int:
+        """The last use of a window that does not reach beyond run `index`; `best` if it is no earlier than that."""
         starts, values = self.starts, self.values
-        end = base + length
-        if base < 0 or end > self.size:
-            return base, best
-        left = index
-        while starts[left] > base:
-            left -= 1
-            if values[left] >= best:
-                return base, best
-        latest = values[left]
-        count = len(starts)
-        while left + 1 < count and starts[left + 1] < end:
-            left += 1
-            if values[left] >= best:
-                return base, best
-            if values[left] > latest:
-                latest = values[left]
-        return base, latest
+        while starts[index] >= end:
+            index -= 1
+        latest = values[index]
+        while starts[index] > base and latest < best:
+            index -= 1
+            if values[index] > latest:
+                latest = values[index]
+        return latest if latest < best else best
+
+    def _latest_from(self, end: int, index: int, best: int) -> int:
+        """The last use of run `index` and all later ones before `end`; `best` if it is no earlier than that."""
+        starts, values = self.starts, self.values
+        latest = values[index]
+        for following in range(index + 1, len(starts)):
+            if starts[following] >= end:
+                break
+            if values[following] > latest:
+                latest = values[following]
+                if latest >= best:
+                    return best
+        return latest
 
     def shifted(self, launches: int) -> Profile:
         """The profile as seen from the next call."""
         return Profile(self.size, list(self.starts), [max(NEVER, v - launches) for v in self.values])
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """A region needed during launches first .. last: a streamed block (number ≥ 0) or staging (-1)."""
 
     block: int
@@ -103,8 +107,7 @@ class Demand:
     last: int
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+class Bundle(NamedTuple):
     """What a launch adds: blocks that stay for its whole step, beside `room` bytes for the step's blocks in turn.
 
     Keeping the room beside the lasting blocks is what guarantees that each later block of the step finds a place.
@@ -115,8 +118,7 @@ class Bundle:
     lasting: tuple[Demand, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(NamedTuple):
     """A position: launches first .. last, the ranges in use by other things, and bundles by launch, in order."""
 
     first: int
@@ -156,7 +158,7 @@ def place(size: int, stops: Sequence[Stop], launches: int, wrap: bool) -> Ring:
     return Ring(placed.offsets, placed.staging, tuple(inside), tuple(ahead))
 
 
-@dataclass
+@dataclass(slots=True)
 class _Placed:
     profile: Profile
     offsets: dict[int, int] = field(default_factory=dict)
@@ -166,28 +168,30 @@ class _Placed:
 
     def put(self, demand: Demand, base: int, latest: int) -> None:
         """Give a demand its place, which was last used at launch `latest`."""
-        self.profile.use(base, base + demand.bytes, demand.last)
-        if demand.block < 0:
-            self.staging[demand.first] = base
+        block, size, first, last = demand
+        self.profile.use(base, base + size, last)
+        if block < 0:
+            self.staging[first] = base
             return
-        self.earliest = max(self.earliest, latest + 1)
-        self.offsets[demand.block] = base
-        self.reads.append((self.earliest, demand.block, demand.bytes))
+        if latest >= self.earliest:
+            self.earliest = latest + 1
+        self.offsets[block] = base
+        self.reads.append((self.earliest, block, size))
 
 
 def _walk(profile: Profile, stops: Sequence[Stop]) -> _Placed:
     """One call: every bundle takes the window that has been free for longest."""
     placed = _Placed(profile)
-    for stop in stops:
-        for low, high in stop.ranges:
-            profile.use(low, high, stop.last)
-        for launch, bundle in stop.bundles:
-            length = bundle.room + sum([d.bytes for d in bundle.lasting]) if bundle.lasting else bundle.room
+    for _, last, ranges, bundles in stops:
+        for low, high in ranges:
+            profile.use(low, high, last)
+        for launch, (own, room, lasting) in bundles:
+            length = room + sum([d.bytes for d in lasting]) if lasting else room
             base, latest = profile.earliest_window(length, launch, placed.earliest)
-            if bundle.own is not None:
-                placed.put(bundle.own, base, latest)
-            base += bundle.room
-            for demand in bundle.lasting:
+            if own is not None:
+                placed.put(own, base, latest)
+            base += room
+            for demand in lasting:
                 placed.put(demand, base, latest)
                 base += demand.bytes
     return placed

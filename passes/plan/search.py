@@ -7,12 +7,12 @@ therefore never predicted slower.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate, zip_longest
+from itertools import accumulate
 
-from ullage.passes.plan.cut import Draft, Style, cut, draft, tiles_per_block
+from ullage.passes.plan.cut import Draft, Pins, Style, cut, draft, tiles_per_block
 from ullage.passes.plan.model import Problem, align
 from ullage.passes.plan.pack import Packing
 from ullage.passes.plan.pins import Economy, choose
@@ -76,6 +76,7 @@ class Search:
     _scores: dict[Choice, _Score | None] = field(default_factory=dict, init=False, repr=False, compare=False)
     _costs: dict[tuple[int, Style], _ReadCosts] = field(default_factory=dict, init=False, repr=False, compare=False)
     _spaces: dict[int, Space] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _known: dict[Hashable, _Score] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def best(self, budget_bytes: int, effort: Effort = THOROUGH) -> Draft:
         """The draft with the least predicted time whose peak is within the budget."""
@@ -99,9 +100,22 @@ class Search:
     def _scored(self, choice: Choice) -> _Score | None:
         """The score of a draft; scores are kept for later budgets, drafts are not, since they are large."""
         if choice not in self._scores:
-            made = self._draft(choice)
-            self._scores[choice] = None if made is None else self._score(made)
+            self._scores[choice] = self._new_score(choice)
         return self._scores[choice]
+
+    def _new_score(self, choice: Choice) -> _Score | None:
+        """Score a choice, unless another one led to the same pins or to the same launches and blocks."""
+        pins = self._pins(choice)
+        if pins is None:
+            return None
+        pinned = (choice.space_bytes, choice.style, tuple(pins.values()))
+        if pinned not in self._known:
+            made = cut(self._space(choice.space_bytes), pins, choice.style)
+            launched = (choice.space_bytes, made.chunks, tuple([shot[:3] for shot in made.shots]))
+            if launched not in self._known:
+                self._known[launched] = self._score(draft(made, True))
+            self._known[pinned] = self._known[launched]
+        return self._known[pinned]
 
     def _score(self, made: Draft) -> _Score:
         size = len(made.cut.shots) + len(made.cut.chunks)
@@ -116,18 +130,14 @@ class Search:
         Within a round large spaces come first, since their long blocks make for few launches and quick drafts.
         """
         tables = (False, True) if any(w.gathered for w in self.problem.weights) else (False,)
-        rows: list[list[Choice]] = []
+        rows: list[tuple[int, int, Style, bool]] = []
         for size in sorted(self._sizes, reverse=True):
-            steps = (budget_bytes - self.fixed_bytes - size) // self._pin_bytes
-            last = min(steps, _PIN_STEPS)
-            for style in _STYLES:
-                for first in tables:
-                    rows.append([Choice(size, s, style, first) for s in range(last, -1, -1)])
-        for choices in zip_longest(*rows):
-            made = [c for c in choices if c is not None]
-            probes = [c for c in made if c.style == _STYLES[0]]
-            yield from probes
-            yield from sorted((c for c in made if c.style != _STYLES[0]), key=self.least_seconds)
+            last = min((budget_bytes - self.fixed_bytes - size) // self._pin_bytes, _PIN_STEPS)
+            rows += [(size, last, style, first) for style in _STYLES for first in tables]
+        for less in range(_PIN_STEPS + 1):
+            made = [Choice(size, last - less, style, first) for size, last, style, first in rows if last >= less]
+            yield from [c for c in made if c.style is _STYLES[0]]
+            yield from sorted([c for c in made if c.style is not _STYLES[0]], key=self.least_seconds)
 
     @cached_property
     def _economy(self) -> Economy:
@@ -157,9 +167,12 @@ class Search:
         return max(self.resident.prediction.seconds + traffic, costs.least_seconds(streamed))
 
     def _draft(self, choice: Choice) -> Draft | None:
-        space = self._space(choice.space_bytes)
-        pins = choose(space, self._economy, choice.pin_step * self._pin_bytes, choice.style, choice.tables_first)
-        return None if pins is None else draft(cut(space, pins, choice.style), True)
+        pins = self._pins(choice)
+        return None if pins is None else draft(cut(self._space(choice.space_bytes), pins, choice.style), True)
+
+    def _pins(self, choice: Choice) -> Pins | None:
+        space, pinned_bytes = self._space(choice.space_bytes), choice.pin_step * self._pin_bytes
+        return choose(space, self._economy, pinned_bytes, choice.style, choice.tables_first)
 
     def _space(self, size: int) -> Space:
         """One space per size: drafts of all styles and pins share what it knows."""

@@ -11,22 +11,8 @@ from ullage.passes.plan.model import ALIGNMENT_BYTES, Problem, Weight, align
 from ullage.passes.plan.pack import Interval, Packing, needed_bytes
 from ullage.plan.plan import DIRECT_IO_BYTES
 
-_DIRECT_RESIDENT_BYTES = 256 * 1024
-"""Resident blocks from this size on are aligned for direct I/O, so that loading does not go through the page cache."""
 _STREAM_TABLE_BYTES = 320
 """About what one streamed use costs in the executor's tables; smaller constants are never worth streaming."""
-
-
-def resident_bytes(weight: Weight, first: int, count: int) -> int:
-    """Arena bytes of a resident block of these tiles: a direct I/O region if it is long, else the data alone."""
-    if is_packed(weight, count):
-        return align(max(1, count * weight.stride), ALIGNMENT_BYTES)
-    return weight.region_bytes(first, count)
-
-
-def is_packed(weight: Weight, count: int) -> bool:
-    """Whether a resident block of that many tiles is short, and so held without the margins of direct I/O."""
-    return count * weight.stride < _DIRECT_RESIDENT_BYTES
 
 
 def always_resident(weight: Weight) -> bool:

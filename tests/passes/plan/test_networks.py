@@ -7,6 +7,8 @@ import time
 import pytest
 
 from tests.networks import bert_base, minilm, resnet50, transformer
+from ullage.passes.plan import search
+from ullage.passes.plan.cut import Cut, Draft, draft
 from ullage.passes.plan.planner import Planner
 from ullage.plan.check import check
 
@@ -43,6 +45,21 @@ def test_time_falls_as_memory_grows(network: object) -> None:
     seconds = [planner.plan(budget).prediction.seconds for budget in budgets]
     assert seconds == sorted(seconds, reverse=True)
     assert seconds[0] > 1.5 * seconds[-1]
+
+
+def test_choices_that_come_to_the_same_are_placed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    placed: list[tuple[object, ...]] = []
+
+    def noting(plan_cut: Cut, wrap: bool) -> Draft:
+        placed.append((plan_cut.space.size, plan_cut.chunks, tuple(shot[:3] for shot in plan_cut.shots)))
+        return draft(plan_cut, wrap)
+
+    monkeypatch.setattr(search, "draft", noting)
+    planner = Planner(minilm())
+    plan = planner.plan(16 * _MIB)
+    again = len(placed) - len(set(placed))
+    assert len(placed) > 20 and again <= 1, "only the draft that wins is made again"
+    assert plan.prediction == planner.plan(16 * _MIB).prediction
 
 
 def test_planning_a_long_schedule_takes_seconds() -> None:

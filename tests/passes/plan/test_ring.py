@@ -25,6 +25,19 @@ def test_the_window_free_for_longest_is_found(uses: list[tuple[int, int, int]], 
     assert latest == min(windows) == max(array[base // PAGE : base // PAGE + pages])
 
 
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(1, 8)), max_size=30), st.integers(1, 20), st.integers(0, 30))
+def test_a_window_that_is_free_soon_enough_is_as_good(uses: list[tuple[int, int]], pages: int, soon: int) -> None:
+    profile, array = Profile(20 * PAGE), [NEVER] * 20
+    for launch, (low, count) in enumerate(uses):
+        high = min(20, low + count)
+        profile.use(low * PAGE, high * PAGE, launch)
+        array[low:high] = [launch] * (high - low)
+    least = min(max(array[i : i + pages]) for i in range(20 - pages + 1))
+    base, latest = profile.earliest_window(pages * PAGE, len(uses) + 1, soon)
+    assert latest == max(array[base // PAGE : base // PAGE + pages])
+    assert latest == least or latest < soon
+
+
 def test_ranges_off_the_page_block_the_pages_they_touch() -> None:
     profile = Profile(3 * PAGE)
     profile.use(PAGE - 64, PAGE + 64, 5)
