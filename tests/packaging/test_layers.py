@@ -20,6 +20,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "ullage.frontends.dynamo": ("ullage.errors", "ullage.graph", "ullage.frontends", "ullage.api"),
     "ullage.frontends": ("ullage.errors", "ullage.graph"),
     "ullage.passes": ("ullage.errors", "ullage.graph", "ullage.analysis", "ullage.plan", "ullage.target"),
+    "ullage.codegen.tune": (
+        "ullage.errors", "ullage.analysis", "ullage.plan", "ullage.target", "ullage.codegen", "ullage.runtime",
+    ),
     "ullage.codegen": (
         "ullage.errors", "ullage.graph", "ullage.analysis", "ullage.plan", "ullage.target", "ullage.runtime.native",
     ),

@@ -1,0 +1,209 @@
+"""Tuning a schedule within a number of seconds: the kernels that cost most first, each choice kept for next time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Protocol
+
+from ullage.codegen.cache import Cache
+from ullage.codegen.kernel import Kernel
+from ullage.codegen.schedule.build import Scheduled
+from ullage.codegen.tiling import AnyTiling, show_tiling
+from ullage.codegen.tune.candidates import candidates, merged
+from ullage.codegen.tune.judge import Rule
+from ullage.codegen.tune.retile import retile, with_tilings
+from ullage.codegen.tune.stage import Stage
+from ullage.codegen.tune.store import Choice, Store
+from ullage.codegen.tune.work import Work, works
+from ullage.plan.simulate import Rates
+from ullage.target import Target
+
+_FIRST_OPENING_SECONDS = 1.0
+"""What compiling the candidates of a kernel is taken to last before it has been seen."""
+
+
+class Bench(Protocol):
+    """Something that measures the kernels that it was opened with."""
+
+    def rounds(self, order: Sequence[int], count: int) -> list[list[float]]:
+        """Seconds of the kernels numbered by `order`, launched in this order, in each of `count` rounds."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        ...
+
+
+Opener = Callable[[Work, Sequence[Kernel]], Bench]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What tuning may do: `seconds` of measuring, compilation included (0: none, only what is kept is used), over
+    operands of at most `most_bytes`; `rates` are those of the cost model."""
+
+    target: Target
+    seconds: float
+    rates: Rates
+    most_bytes: int
+    report: Callable[[str, float], None]
+    clock: Callable[[], float] = time.monotonic
+    open: Opener | None = None
+    rule: Rule = field(default_factory=Rule)
+
+    def opener(self) -> Opener:
+        """How kernels are measured: by the executor, unless told otherwise."""
+        if self.open is not None:
+            return self.open
+        return lambda work, kernels: Stage(work, kernels, self.target, Cache.default())
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What became of one kernel; `ratio` is the chosen tiling's time over that of the template's own."""
+
+    kernel: str
+    name: str
+    launches: int
+    share: float
+    choice: str
+    ratio: float
+    tried: int
+    measured: bool
+    """Whether it was measured now, and not taken from what was kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What tuning came to: kernels with a choice, and how many were left because the time or memory was used up."""
+
+    seconds: float
+    kernels: tuple[Tuned, ...]
+    left: int
+
+    @property
+    def ratio(self) -> float:
+        """The expected time of a run over that without tuning, by the cost model's shares."""
+        return 1.0 - sum(k.share * (1.0 - k.ratio) for k in self.kernels)
+
+
+@dataclass
+class _Session:
+    """The state of one tuning."""
+
+    scheduled: Scheduled
+    store: Store
+    request: Request
+    start: float
+    opening_seconds: float = _FIRST_OPENING_SECONDS
+
+    def left_seconds(self) -> float:
+        return self.request.seconds - (self.request.clock() - self.start)
+
+    def choose(self, work: Work) -> tuple[Choice | None, bool]:
+        """The choice for a kernel, if there is one, and whether it was measured now."""
+        known = self.store.choices.get(work.key)
+        if known is not None:
+            return known, False
+        found = self._measure(work)
+        if found is not None:
+            self.store.add(work.key, found)
+        return found, found is not None
+
+    def _measure(self, work: Work) -> Choice | None:
+        """None if time or memory do not suffice."""
+        if self.left_seconds() < self.opening_seconds or work.bytes > self.request.most_bytes:
+            return None
+        own = work.spec.tiling
+        dims = dict(zip(work.kernel.dims, work.dims, strict=True))
+        singles = self._distinct(work, candidates(work.spec, self.request.target, dims))
+        ratios = self._contest(work, singles)
+        if ratios is None:
+            return None
+        promising = _ranked({tiling: found for tiling, found in ratios.items() if median(found) < 1.0})
+        pairs = self._distinct(work, merged(promising))
+        if pairs:
+            ratios = self._contest(work, {promising[0]: singles[promising[0]]} | pairs)
+        if ratios is None:
+            return None
+        taken = {tiling: found for tiling, found in ratios.items() if self.request.rule.takes(found)}
+        best = next(iter(_ranked(taken)), own)
+        return Choice(best, median(taken[best]) if taken else 1.0, len(singles) + len(pairs))
+
+    def _distinct(self, work: Work, tilings: Sequence[AnyTiling]) -> dict[AnyTiling, Kernel]:
+        """The tilings that make kernels which differ from the own one and from each other."""
+        seen, found = {work.kernel.symbol}, dict[AnyTiling, Kernel]()
+        for tiling in tilings:
+            kernel = retile(work.spec, tiling, self.request.target).kernel
+            if kernel.symbol not in seen:
+                seen.add(kernel.symbol)
+                found[tiling] = kernel
+        return found
+
+    def _contest(self, work: Work, entries: Mapping[AnyTiling, Kernel]) -> dict[AnyTiling, list[float]] | None:
+        """Ratios of all that were not given up, by tiling; None if the time ends before that is known."""
+        if not entries:
+            return {}
+        if self.left_seconds() < self.opening_seconds:
+            return None
+        began = self.request.clock()
+        bench = self.request.opener()(work, [work.kernel, *entries.values()])
+        try:
+            self.opening_seconds = self.request.clock() - began
+            return self._rounds(bench, list(entries))
+        finally:
+            bench.close()
+
+    def _rounds(self, bench: Bench, tilings: Sequence[AnyTiling]) -> dict[AnyTiling, list[float]] | None:
+        rule, took = self.request.rule, 0.0
+        ratios: dict[AnyTiling, list[float]] = {tiling: [] for tiling in tilings}
+        alive = list(range(1, len(tilings) + 1))
+        for batch in range(rule.batches):
+            if not alive:
+                break
+            if self.left_seconds() <= took:
+                return None
+            began = self.request.clock()
+            order = [0, *alive] if batch % 2 == 0 else [*reversed(alive), 0]
+            for seconds in bench.rounds(order, rule.batch):
+                own = seconds[order.index(0)]
+                for number in alive:
+                    ratios[tilings[number - 1]].append(seconds[order.index(number)] / own)
+            took = self.request.clock() - began
+            alive = [number for number in alive if not rule.gives_up(ratios[tilings[number - 1]])]
+        return {tilings[number - 1]: ratios[tilings[number - 1]] for number in alive}
+
+
+def _ranked(ratios: Mapping[AnyTiling, Sequence[float]]) -> list[AnyTiling]:
+    """Tilings by the median of their ratios, the least first."""
+    return sorted(ratios, key=lambda tiling: median(ratios[tiling]))
+
+
+def tune(scheduled: Scheduled, store: Store, request: Request) -> tuple[Scheduled, Tuning]:
+    """The schedule with the tilings that are kept for its kernels, or that win when measured in the seconds given.
+
+    The same choices in the store give the same schedule. Results of the kernels do not change by a bit.
+    """
+    session = _Session(scheduled, store, request, request.clock())
+    found, tuned = dict[str, AnyTiling](), list[Tuned]()
+    every = works(scheduled, request.rates)
+    total = sum(work.seconds for work in every) or 1.0
+    for number, work in enumerate(every):
+        request.report(f"tune {number + 1} of {len(every)}: {work.name}", number / len(every))
+        choice, measured = session.choose(work)
+        if choice is None:
+            continue
+        if choice.tiling != work.spec.tiling:
+            found[work.kernel.symbol] = choice.tiling
+        tuned.append(_note(work, choice, measured, total))
+    spent = request.clock() - session.start
+    return with_tilings(scheduled, found, request.target), Tuning(spent, tuple(tuned), len(every) - len(tuned))
+
+
+def _note(work: Work, choice: Choice, measured: bool, total: float) -> Tuned:
+    share = work.seconds / total
+    text = show_tiling(choice.tiling)
+    return Tuned(work.kernel.symbol, work.name, work.launches, share, text, choice.ratio, choice.tried, measured)
