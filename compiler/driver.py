@@ -25,13 +25,14 @@ from ullage.codegen.cpp.toolchain import build_library, native_sources
 from ullage.codegen.schedule.build import Scheduled, build_schedule
 from ullage.codegen.schedule.packing import RowPacker
 from ullage.doctor import rates_file, rates_key
+from ullage.errors import AccuracyNotMet
 from ullage.graph.captured import CapturedModel
 from ullage.graph.collector import resting_collector
 from ullage.machine import rates_for
 from ullage.passes.manager import Rewrite
 from ullage.passes.pipelines import run_clean
 from ullage.passes.plan.planner import Planner, PlanRequest
-from ullage.passes.quantize.choose import narrow
+from ullage.passes.quantize.choose import Narrowed, chosen, forced
 from ullage.passes.quantize.measure import Sample
 from ullage.plan.plan import Held, Plan
 from ullage.plan.simulate import Rates
@@ -51,6 +52,8 @@ class Options:
     target: Target
     accuracy: Literal["exact"] | float = "exact"
     """A number: the relative error of the outputs that lossy rewrites may cause on `samples`."""
+    quantize: str | None = None
+    """A scheme of `passes.quantize` that is used wherever it can be, whatever the error."""
     samples: tuple[Sample, ...] = ()
     progress: Progress | None = None
     overhead_bytes: int = 0
@@ -67,9 +70,8 @@ def prepare(captured: CapturedModel, options: Options) -> Prepared:
     """Rewrite, schedule and generate code; raises UnsupportedOperator and ToolchainError."""
     options.report("rewrite", 0.0)
     clean, rewrites = run_clean(captured)
-    if options.accuracy != "exact":
-        clean, lossy = narrow(clean, options.accuracy, options.samples, lambda done: options.report("judge", done / 10))
-        rewrites = [*rewrites, *lossy]
+    clean, lossy = _quantized(clean, options)
+    rewrites = [*rewrites, *lossy]
     options.report("schedule", 0.1)
     scheduled = build_schedule(clean, options.target)
     options.report("compile kernels", 0.2)
@@ -77,6 +79,18 @@ def prepare(captured: CapturedModel, options: Options) -> Prepared:
     kernels = [scheduled.kernels[symbol] for symbol in symbols]
     code = build_library(kernels, options.target, native_sources(), Cache.default())
     return Prepared(scheduled, tuple(rewrites), code, options)
+
+
+def _quantized(model: CapturedModel, options: Options) -> Narrowed:
+    """The model in narrow types as far as the options allow; raises AccuracyNotMet if an asked scheme errs too much."""
+    if options.quantize is not None:
+        narrow, reached = forced(model, options.quantize, options.samples)
+        if options.accuracy != "exact" and reached > options.accuracy:
+            raise AccuracyNotMet(reached, options.accuracy)
+        return narrow
+    if options.accuracy == "exact":
+        return model, []
+    return chosen(model, options.accuracy, options.samples, lambda done: options.report("judge", done / 10))
 
 
 @contextmanager

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ullage.runtime.runner import Runner
 
 
-_RANDOM = "accuracy is judged on random inputs, since the model brings none; give calibration inputs like its own."
+_RANDOM = "rewrites are judged on random inputs, since the model brings none; give calibration inputs like its own."
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def prepare(captured: CapturedModel, options: CompileOptions, source: Source | N
     """
     from ullage.driver import prepare as run
 
-    if options.accuracy == "exact":
+    if not options.is_lossy:
         return run(captured, options.for_driver())
     from ullage.calibration import samples_of
 
@@ -142,6 +142,7 @@ def facts_of(prepared: Prepared, planned: Plan, options: CompileOptions) -> Fact
         accuracy=str(options.accuracy),
         weight_bytes=prepared.weight_bytes,
         rewrites=notes(prepared.rewrites),
+        tuning=prepared.tuning,
     )
 
 

@@ -24,6 +24,9 @@ InputSpecs = Mapping[str, tuple[str, tuple[int, ...]]]
 
 BudgetLike = int | str | Budget | None
 
+SCHEMES = ("bfloat16", "int8")
+"""What `quantize` may name."""
+
 
 @dataclass(frozen=True)
 class CompileOptions:
@@ -43,7 +46,7 @@ class CompileOptions:
     def __post_init__(self) -> None:
         self._keep_calibration()
         self._check_accuracy()
-        self._refuse_lossy()
+        self._check_schemes()
         if self.machine.kind != "cpu":
             raise ToolchainError(f"target {self.target!r} cannot be compiled for yet; use target='cpu'.")
         self._check_budget()
@@ -65,16 +68,21 @@ class CompileOptions:
         number = isinstance(self.accuracy, int | float) and not isinstance(self.accuracy, bool)
         if self.accuracy != "exact" and not (number and 0 <= float(self.accuracy) < float("inf")):
             raise InputError(f"accuracy must be 'exact' or a relative error from 0 on, found {self.accuracy!r}.")
-        if self.accuracy == "exact" and self.calibration is not None:
-            raise InputError("calibration judges lossy rewrites; give accuracy= as the relative error that is allowed.")
-
-    def _refuse_lossy(self) -> None:
-        asked = [name for name in ("quantize", "sparsify") if getattr(self, name) is not None]
-        if asked:
-            raise UllageError(
-                f"{', '.join(asked)} asks for a scheme that this version does not have; "
-                "give accuracy= as the relative error that is allowed, without quantize and sparsify."
+        if not self.is_lossy and self.calibration is not None:
+            raise InputError(
+                "calibration judges lossy rewrites; give accuracy= as the relative error that is allowed, or quantize=."
             )
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether rewrites that change results beyond rounding are asked for or allowed."""
+        return self.accuracy != "exact" or self.quantize is not None
+
+    def _check_schemes(self) -> None:
+        if self.sparsify is not None:
+            raise UllageError("sparsify asks for a scheme that this version does not have; leave it out.")
+        if self.quantize is not None and self.quantize not in SCHEMES:
+            raise InputError(f"quantize must be one of {', '.join(SCHEMES)}, found {self.quantize!r}.")
 
     @cached_property
     def machine(self) -> Target:
@@ -95,7 +103,13 @@ class CompileOptions:
         from ullage.driver import Options
 
         allowed: Literal["exact"] | float = "exact" if isinstance(self.accuracy, str) else float(self.accuracy)
-        return Options(target=self.machine, accuracy=allowed, samples=samples, progress=self.reporter())
+        return Options(
+            target=self.machine,
+            accuracy=allowed,
+            quantize=None if self.quantize is None else str(self.quantize),
+            samples=samples,
+            progress=self.reporter(),
+        )
 
     def reporter(self) -> Progress | None:
         """The progress callable; `True` writes stages to stderr when that is a terminal."""

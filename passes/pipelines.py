@@ -19,6 +19,7 @@ from ullage.passes.fuse.attention import Attention
 from ullage.passes.fuse.merge_linear import MergeLinear
 from ullage.passes.manager import Instrument, Pass, PassManager, Rewrite, parse_pipeline
 from ullage.passes.quantize.bfloat16 import Bfloat16
+from ullage.passes.quantize.int8 import Int8
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ CLEAN: tuple[Line, ...] = (
 )
 PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN}
 _KINDS = (
-    Attention, BatchNorm, Bfloat16, Canonicalize, CommonSubexpressions, DeadCode, FlattenProducts, FoldConstants,
+    Attention, BatchNorm, Bfloat16, Canonicalize, CommonSubexpressions, DeadCode, FlattenProducts, FoldConstants, Int8,
     MergeLinear, Simplify, SpelledNorms, Views,
 )  # fmt: skip
 KNOWN: dict[str, type[Pass]] = {kind.name: kind for kind in _KINDS}

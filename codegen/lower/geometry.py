@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch.fx import Node
 
-from ullage.codegen.lower.table import aten, fake, int_of, ints_of, node_of
+from ullage.codegen.lower.table import aten, fake, float_of, int_of, ints_of, node_of
 from ullage.codegen.lower.values import NotFusable
 
 
@@ -64,12 +64,21 @@ class Surround:
             return None
         source, pads, *value = node.args
         spatial = fake(node).dim() - 2
-        if value not in ([], [0], [0.0]) or not isinstance(pads, list | tuple) or len(pads) > 2 * spatial:
+        if (
+            [float_of(v) for v in value or [0]] != [border_of(convolution)]
+            or not isinstance(pads, list | tuple)
+            or len(pads) > 2 * spatial
+        ):
             return None
         if not all(isinstance(pad, int) and pad >= 0 for pad in pads):
             return None
         inner_first = [int_of(pad) for pad in pads[::2]] + [0] * (2 - len(pads) // 2)
         return Surround(node, node_of(source), (inner_first[1], inner_first[0]))
+
+
+def border_of(convolution: Node) -> int:
+    """What stands for zero outside the image: 0, but for convolutions of integers."""
+    return int_of(convolution.args[9]) if len(convolution.args) > 9 else 0
 
 
 def _ints(value: object, count: int) -> tuple[int, ...]:

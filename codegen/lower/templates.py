@@ -11,7 +11,7 @@ from torch.fx import Node
 from ullage.codegen.loops.ir import FLOATS, Const, Expr, Ref, Store
 from ullage.codegen.lower.builder import Builder
 from ullage.codegen.lower.formulas import op
-from ullage.codegen.lower.geometry import Geometry, Surround
+from ullage.codegen.lower.geometry import Geometry, Surround, border_of
 from ullage.codegen.lower.index import ONE, ZERO
 from ullage.codegen.lower.operands import (
     AttentionOperands,
@@ -26,13 +26,16 @@ from ullage.codegen.lower.shapes import Index, Shape, dtype_name, numel, reshape
 from ullage.codegen.lower.table import aten, fake, float_of
 from ullage.codegen.lower.values import Lazy, NotFusable, View, cast
 from ullage.codegen.templates import Attention, Conv2d, Gemm, PackedPanels, Strided
+from ullage.graph.operators import CONVOLUTION_INT8, LINEAR_INT8
 
 LINEAR = aten.linear.default
 BMM = aten.bmm.default
 MM = aten.mm.default
 CONVOLUTION = aten.convolution.default
 ATTENTION = aten.scaled_dot_product_attention.default
-TEMPLATES = frozenset({LINEAR, BMM, MM, CONVOLUTION, ATTENTION})
+LINEARS = frozenset({LINEAR, LINEAR_INT8})
+CONVOLUTIONS = frozenset({CONVOLUTION, CONVOLUTION_INT8})
+TEMPLATES = LINEARS | CONVOLUTIONS | {BMM, MM, ATTENTION}
 
 
 Template = Gemm | Conv2d | Attention
@@ -60,7 +63,7 @@ def lower_template(builder: Builder, node: Node, outputs: Sequence[Output], oper
 def _acc(builder: Builder, node: Node, expected: Index, bias: object) -> Lazy:
     """The template's result: legal only at the template's own coordinates."""
     offsets = builder.value(bias) if isinstance(bias, Node) else None
-    channel = expected[1] if node.target is CONVOLUTION else expected[-1]
+    channel = expected[1] if node.target in CONVOLUTIONS else expected[-1]
 
     def at(index: Index) -> Expr:
         if tuple(index) != expected:
@@ -172,6 +175,7 @@ def _lower_convolution(
         tuple(builder.buffers), dims_in(sizes), batch, in_h, in_w, geometry.in_channels, out_h, out_w,
         geometry.out_channels, geometry.kernel, geometry.stride, padding, geometry.dilation, geometry.groups,
         geometry.transposed, x_buffer, x.strides[0], stride_h, stride_w, weight.layout, epilogue,
+        border=border_of(node),
     )  # fmt: skip
 
 

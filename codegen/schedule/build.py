@@ -11,7 +11,7 @@ from ullage.codegen.emit import Spec
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.lower import load_table
 from ullage.codegen.lower.table import TABLE, fake, node_of
-from ullage.codegen.lower.templates import CONVOLUTION, TEMPLATES
+from ullage.codegen.lower.templates import CONVOLUTIONS, TEMPLATES
 from ullage.codegen.lower.views import view_source
 from ullage.codegen.schedule.concat import parts_in_place
 from ullage.codegen.schedule.constants import ConstantPool
@@ -82,7 +82,7 @@ def _refuse_unknown(facts: ModelFacts) -> None:
         if node.op != "call_function":
             continue
         name = None if _known(node) else str(node.target)
-        if node.target is CONVOLUTION:
+        if node.target in CONVOLUTIONS:
             name = _unknown_convolution(facts, node)
         if name is not None:
             unknown.setdefault(name, []).append(origin(node))

@@ -25,7 +25,7 @@ from ullage.codegen.lower.operands import (
 )
 from ullage.codegen.lower.shapes import numel, shape_of
 from ullage.codegen.lower.table import argument, fake, node_of
-from ullage.codegen.lower.templates import ATTENTION, CONVOLUTION, LINEAR
+from ullage.codegen.lower.templates import ATTENTION, CONVOLUTIONS, LINEARS
 from ullage.codegen.lower.values import NotFusable, View
 from ullage.codegen.lower.views import Expand
 from ullage.codegen.schedule.concat import part_view, parts_of
@@ -117,10 +117,10 @@ class Emission:
     def _operands(self, group: Group) -> Operands:
         anchor = group.anchor
         first, second = source_of(anchor, group.nodes), node_of(anchor.args[1])
-        if anchor.target is LINEAR:
+        if anchor.target in LINEARS:
             x = self._operand(first, inner_contiguous)
             return LinearOperands(x, self.weights.packed_linear(second) or self._operand(second, either_contiguous))
-        if anchor.target is CONVOLUTION:
+        if anchor.target in CONVOLUTIONS:
             x = self._operand(first, channels_contiguous, channels_last(fake(first).dim()))
             return ConvolutionOperands(x, self.weights.convolution(anchor))
         if anchor.target is ATTENTION:

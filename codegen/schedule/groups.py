@@ -3,7 +3,7 @@
 Groups grow from an anchor along its consumers, while the whole still lowers as one kernel (the lowering itself is the
 test of legality), makes no cycle between groups, and does not repeat expensive work. Anchors are taken in three rounds:
 templates (matrix products, convolutions, attention), then reductions, then what is left. A template's group ends where
-a single value leaves it, which may be stored in two types; loop kernels may store several.
+a single value leaves it, perhaps with a narrower form of it (rounded, as codes); loop kernels may store several.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.fx import Graph, Node
 from ullage.codegen.lower.geometry import Surround
 from ullage.codegen.lower.reductions import scan_node
 from ullage.codegen.lower.table import TABLE, aten, fake
-from ullage.codegen.lower.templates import CONVOLUTION, TEMPLATES
+from ullage.codegen.lower.templates import CONVOLUTIONS, TEMPLATES
 from ullage.codegen.lower.values import NotFusable
 from ullage.codegen.lower.views import root, view_source
 
@@ -133,21 +133,31 @@ class Grouping:
             grown = members
             while (following := self._extend(grown, kind)) is not None:
                 grown = following
-                if self._storable(self._escapes(grown), kind):
+                if self._storable(self._escapes(grown), grown, kind):
                     best = grown
         self._assign(best, kind)
 
-    @staticmethod
-    def _storable(outputs: Sequence[Node], kind: str) -> bool:
-        """Whether one kernel may store them: templates store one value, and perhaps the same in another type."""
+    def _storable(self, outputs: Sequence[Node], members: frozenset[Node], kind: str) -> bool:
+        """Whether one kernel may store them: templates store one value, and perhaps a narrower form of it."""
         if kind != "template":
             return len(outputs) <= MAX_STORES
-        return len(outputs) <= 1 or (len(outputs) == 2 and _converted(outputs[1]) is outputs[0])
+        if len(outputs) != 2:
+            return len(outputs) <= 1
+        value, other = outputs
+        narrower = fake(other).dtype.itemsize < fake(value).dtype.itemsize
+        return _converted(other) is value or (narrower and self._follows(other, value, members))
+
+    def _follows(self, node: Node, value: Node, members: frozenset[Node]) -> bool:
+        """Whether a member is computed from one other member's value alone."""
+        sources = self._inputs(node)
+        return bool(sources) and all(
+            source is value or (source in members and self._follows(source, value, members)) for source in sources
+        )
 
     def _start(self, anchor: Node, kind: str) -> frozenset[Node]:
         alone = frozenset((anchor,))
         if kind == "template":
-            around = Surround.of(anchor) if anchor.target is CONVOLUTION else None
+            around = Surround.of(anchor) if anchor.target in CONVOLUTIONS else None
             padded = alone if around is None or around.node in self.owner else alone | {around.node}
             return padded if len(padded) > 1 and self._legal(padded, kind) else alone
         pulled = self._pulled(anchor, alone)
@@ -184,13 +194,24 @@ class Grouping:
     def _pulled(self, node: Node, members: frozenset[Node]) -> frozenset[Node]:
         """The members with private, cheap producers of `node` added, recursively."""
         for source in self._inputs(node):
-            if source in members or not self._fusable(source, "loops") or TABLE.kind(source) == "reduce":
+            if source in members or not self._fusable(source, "loops"):
+                continue
+            if TABLE.kind(source) == "reduce" and not self._beside(source, members):
                 continue
             private = all(u in members for u in self.users[source])
             heavy = _expensive(source) and (_elements(source) < _elements(node) or TABLE.kind(node) == "reduce")
             if private and not heavy:
                 members = self._pulled(source, members | {source})
         return members
+
+    def _beside(self, reduction: Node, members: frozenset[Node]) -> bool:
+        """Whether a member reduces the same values to as many results: one kernel then reads them once for both."""
+        return any(
+            TABLE.kind(node) == "reduce"
+            and self._inputs(node) == self._inputs(reduction)
+            and fake(node).shape == fake(reduction).shape
+            for node in members
+        )
 
     def _legal(self, members: frozenset[Node], kind: str) -> bool:
         if len(members) > MAX_NODES or self._makes_cycle(members):

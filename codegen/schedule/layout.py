@@ -8,7 +8,7 @@ from torch.fx import Node
 
 from ullage.codegen.loops.ir import Const
 from ullage.codegen.lower.table import aten, fake
-from ullage.codegen.lower.templates import ATTENTION, CONVOLUTION, LINEAR
+from ullage.codegen.lower.templates import ATTENTION, CONVOLUTIONS, LINEARS
 from ullage.codegen.lower.values import View
 from ullage.codegen.lower.views import Permute, Reshape, view_op, view_source
 from ullage.codegen.schedule.groups import Group
@@ -27,9 +27,9 @@ class Layouts:
         rank = fake(node).dim()
         plain = tuple(range(rank))
         anchor = self._anchors.get(node, node)
-        if anchor.target is CONVOLUTION and fake(anchor).dim() == rank:
+        if anchor.target in CONVOLUTIONS and fake(anchor).dim() == rank:
             return channels_last(rank)
-        if node.target is LINEAR:
+        if node.target in LINEARS:
             return plain
         if anchor.target is ATTENTION and rank == 4:
             return (0, 2, 1, 3)
@@ -40,7 +40,7 @@ class Layouts:
     def _feeds_convolution(self, node: Node) -> bool:
         """Whether a convolution reads the node, perhaps with zeros around it."""
         padded = (user for user in node.users if user.target is aten.constant_pad_nd.default)
-        return any(user.target is CONVOLUTION and user.args[0] is node for user in node.users) or any(
+        return any(user.target in CONVOLUTIONS and user.args[0] is node for user in node.users) or any(
             self._feeds_convolution(user) for user in padded
         )
 

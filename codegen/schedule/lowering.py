@@ -19,7 +19,7 @@ from ullage.codegen.lower.operands import (
 )
 from ullage.codegen.lower.region import Output, lower_loops
 from ullage.codegen.lower.table import TABLE, node_of
-from ullage.codegen.lower.templates import ATTENTION, CONVOLUTION, LINEAR, anchor_of, lower_template
+from ullage.codegen.lower.templates import ATTENTION, CONVOLUTIONS, LINEARS, anchor_of, lower_template
 from ullage.codegen.lower.values import NotFusable, View
 from ullage.codegen.lower.views import lower_view, root, view_source
 from ullage.codegen.schedule.memory import plain_view
@@ -62,9 +62,9 @@ class TrialLowering:
     def _operands(self, anchor: Node, nodes: Sequence[Node]) -> Operands:
         first, second = source_of(anchor, nodes), node_of(anchor.args[1])
         x = plain_view(first)
-        if anchor.target is LINEAR:
+        if anchor.target in LINEARS:
             return LinearOperands(x, self.weights.packed_linear(second) or plain_view(second))
-        if anchor.target is CONVOLUTION:
+        if anchor.target in CONVOLUTIONS:
             return ConvolutionOperands(x, self.weights.convolution(anchor))
         if anchor.target is ATTENTION:
             return AttentionOperands(x, plain_view(second), plain_view(node_of(anchor.args[2])), None)
@@ -73,7 +73,7 @@ class TrialLowering:
 
 def source_of(anchor: Node, nodes: Sequence[Node]) -> Node:
     """The first operand of a group's anchor; that of its padding, if the group has taken that in."""
-    around = Surround.of(anchor) if anchor.target is CONVOLUTION else None
+    around = Surround.of(anchor) if anchor.target in CONVOLUTIONS else None
     return around.source if around is not None and around.node in nodes else node_of(anchor.args[0])
 
 

@@ -5,8 +5,9 @@ Operands are rounded to bfloat16; sums, biases and results stay float32, and so 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -88,28 +89,30 @@ def _narrow_product(edit: Editor, node: Node) -> None:
     x, weight, bias = node.args[:3] if len(node.args) > 2 else (*node.args, None)
     ref = edit.constant(weight)
     assert ref is not None
-    narrow_x = _narrowed(edit, x)
+    assert isinstance(x, Node)
+    narrow_x = behind_views(edit, x, lambda source: edit.call(aten._to_copy.default, source, dtype=NARROW))
     narrow_weight = edit.add_constant(convert(ref, NARROW))
     rest = (None, *node.args[3:]) if is_call(node, _CONVOLUTION) else ()
     product = edit.call(node.target, narrow_x, narrow_weight, *rest)
     result = edit.call(aten._to_copy.default, product, dtype=torch.float32)
     if bias is not None:
-        result = edit.call(aten.add.Tensor, result, _offsets(edit, node, bias))
+        result = edit.call(aten.add.Tensor, result, as_offsets(edit, node, bias))
     node.replace_all_uses_with(result)
 
 
-def _narrowed(edit: Editor, x: object) -> Node:
-    """The operand in bfloat16, rounded before the views that lie between it and what computes it.
+def behind_views(edit: Editor, x: Node, rewrite: Callable[[Node], Node]) -> Node:
+    """`rewrite` (pointwise) of x, put before the views that lie between x and what computes it.
 
-    There the rounding can be part of the kernel that computes it. Views that others read too are left alone.
+    There it can be part of the kernel that computes it. Views that others read too are left alone.
     """
-    assert isinstance(x, Node)
     if not is_call(x, *_VIEWS) or len(x.users) != 1:
-        return edit.call(aten._to_copy.default, x, dtype=NARROW)
-    return edit.call(x.target, _narrowed(edit, x.args[0]), *x.args[1:], **x.kwargs)
+        return rewrite(x)
+    source = x.args[0]
+    assert isinstance(source, Node)
+    return edit.call(x.target, behind_views(edit, source, rewrite), *x.args[1:], **x.kwargs)
 
 
-def _offsets(edit: Editor, node: Node, bias: object) -> object:
+def as_offsets(edit: Editor, node: Node, bias: object) -> object:
     """The bias in a shape that is added to the result."""
     if is_call(node, _LINEAR):
         return bias
@@ -118,3 +121,13 @@ def _offsets(edit: Editor, node: Node, bias: object) -> object:
     if ref is None:
         return edit.call(aten.view.default, bias, [-1, *spatial])
     return edit.add_constant(reshape(ref, (*ref.shape, *spatial)))
+
+
+def rounded(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments of a product or lookup with its floating operands (the first two: biases stay) rounded to bfloat16."""
+    return (*map(_rounded, args[:2]), *args[2:])
+
+
+def _rounded(value: Any) -> Any:
+    wide = isinstance(value, torch.Tensor) and value.dtype == torch.float32
+    return value.to(NARROW).float() if wide else value

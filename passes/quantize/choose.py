@@ -1,6 +1,7 @@
 """Where narrower arithmetic is allowed: the most work whose measured error stays within what was asked.
 
-If all candidates together stay within the error, all are taken. Else each one's error alone is foreseen; errors of
+First in bfloat16; if all of it stays within the error, as much as possible of that in int8. Of each scheme all
+candidates are taken if they stay within the error together. Else each one's error alone is foreseen; errors of
 independent roundings add in squares, so candidates are ranked by squared error per gain, and the longest prefix of
 that order whose joint error is within bounds is found by bisection. What is reported is measured on the graph that is
 used; should that be more than was foreseen and allowed, the last ones are taken back.
@@ -10,20 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 
-import torch
 from torch.fx import Node
 
 from ullage.graph.captured import CapturedModel
 from ullage.passes.clean.common_subexpressions import CommonSubexpressions
-from ullage.passes.edit import is_call, static_shape, value_of
 from ullage.passes.manager import PassManager, Rewrite
-from ullage.passes.quantize.bfloat16 import Bfloat16, candidates
-from ullage.passes.quantize.measure import Results, Sample, relative_error, run_as_kernels
+from ullage.passes.quantize import int8
+from ullage.passes.quantize.int8 import Range
+from ullage.passes.quantize.measure import Arguments, Results, Sample, relative_error, run_as_kernels
+from ullage.passes.quantize.schemes import (
+    Option,
+    is_lossy,
+    options_of,
+    passes_of,
+    roundings,
+)
 
-_MULTIPLICATIONS_OF_AN_ELEMENT = 16
-"""Reading four bytes from memory takes about as long as so many multiplications (a machine's balance)."""
 _FORESIGHT = 0.999
 """Of the allowed error: what is foreseen differs from what is measured in the order of a few float32 roundings."""
 Narrowed = tuple[CapturedModel, list[Rewrite]]
@@ -36,80 +40,88 @@ class Judge:
     model: CapturedModel
     samples: Sequence[Sample]
     exact: Sequence[Results]
+    ranges: dict[str, Range]
     progress: Callable[[float], None]
 
-    def narrowed(self, names: Sequence[str]) -> Narrowed:
-        """The model with the named nodes in bfloat16."""
-        passes = (Bfloat16(" ".join(names)), CommonSubexpressions())
-        model, rewrites = PassManager(passes).run(self.model)
-        return model, [r for r in rewrites if r.pass_name == Bfloat16.name]
+    @staticmethod
+    def of(model: CapturedModel, samples: Sequence[Sample], progress: Callable[[float], None]) -> Judge:
+        """Runs the model as it is, and notes the ranges of what convolutions read."""
+        ranges: dict[str, Range] = {}
+        watched = {node.name for node in int8.candidates(model) if int8.needs_range(node)}
 
-    def error(self, names: Sequence[str]) -> float:
-        """The relative error of the named nodes in bfloat16 together, foreseen by rounding their operands."""
-        return relative_error((run_as_kernels(self.model, sample, names) for sample in self.samples), self.exact)
+        def watch(node: Node, args: Arguments) -> None:
+            if node.name in watched:
+                low, high = (float(bound) for bound in args[0].aminmax())
+                known = ranges.get(node.name, Range(0.0, 0.0))
+                ranges[node.name] = Range(min(low, known.low), max(high, known.high))
+
+        exact = [run_as_kernels(model, sample, watch=watch) for sample in samples]
+        return Judge(model, samples, exact, ranges, progress)
+
+    def narrowed(self, options: Sequence[Option]) -> Narrowed:
+        """The model rewritten by the options."""
+        passes = (*passes_of(options), CommonSubexpressions())
+        model, rewrites = PassManager(passes).run(self.model)
+        return model, [r for r in rewrites if is_lossy(r.pass_name)]
+
+    def error(self, options: Sequence[Option]) -> float:
+        """The relative error of the options together, foreseen by rounding operands."""
+        rounded = roundings(options)
+        return relative_error((run_as_kernels(self.model, sample, rounded) for sample in self.samples), self.exact)
 
     def measured(self, model: CapturedModel) -> float:
         """The relative error of a rewritten model."""
         return relative_error((run_as_kernels(model, sample) for sample in self.samples), self.exact)
 
 
-def narrow(
+def chosen(
     model: CapturedModel, allowed: float, samples: Sequence[Sample], progress: Callable[[float], None]
 ) -> Narrowed:
-    """The model with as much of its work in bfloat16 as `allowed` (relative error) admits, and what was rewritten.
+    """The model with as much of its work in narrow types as `allowed` (relative error) admits, and what was rewritten.
 
     `progress` gets the fraction done. Nothing is rewritten if not even one node stays within the error.
     """
-    nodes = list(candidates(model))
-    if not nodes:
-        return model, []
-    exact = [run_as_kernels(model, sample) for sample in samples]
-    judge = Judge(model, samples, exact, progress)
-    names = _most(judge, nodes, allowed)
-    while names:
-        rewritten, rewrites = judge.narrowed(names)
+    options = options_of("bfloat16", model, {})
+    judge = Judge.of(model, samples, progress)
+    taken = _most(judge, [], options, allowed)
+    if len(taken) == len(options):
+        taken += _most(judge, taken, options_of("int8", model, judge.ranges), allowed)
+    while taken:
+        rewritten, rewrites = judge.narrowed(taken)
         reached = judge.measured(rewritten)
         if reached <= allowed:
             return rewritten, [replace(rewrite, error=reached) for rewrite in rewrites]
-        names = names[: len(names) * 3 // 4]
+        taken = taken[: len(taken) * 3 // 4]
     return model, []
 
 
-def _most(judge: Judge, nodes: Sequence[Node], allowed: float) -> list[str]:
-    """Names of the nodes to narrow: all of them, or the best whose foreseen joint error leaves room for its own."""
-    names = [node.name for node in nodes]
-    if judge.error(names) <= allowed * _FORESIGHT:
-        return names
-    ranked = _ranked(judge, nodes)
+def forced(model: CapturedModel, scheme: str, samples: Sequence[Sample]) -> tuple[Narrowed, float]:
+    """The model with every candidate of a scheme rewritten, and the relative error of that, whatever it is."""
+    judge = Judge.of(model, samples, lambda done: None)
+    rewritten, rewrites = judge.narrowed(options_of(scheme, model, judge.ranges))
+    reached = judge.measured(rewritten)
+    return (rewritten, [replace(rewrite, error=reached) for rewrite in rewrites]), reached
+
+
+def _most(judge: Judge, base: list[Option], options: list[Option], allowed: float) -> list[Option]:
+    """The options to take on top of `base`: all, or the best whose foreseen joint error leaves room for its own."""
+    if judge.error(base + options) <= allowed * _FORESIGHT:
+        return options
+    ranked = _ranked(judge, options)
     good, bad = 0, len(ranked)
     while bad - good > 1:
         middle = (good + bad) // 2
-        if judge.error(ranked[:middle]) <= allowed * _FORESIGHT:
+        if judge.error(base + ranked[:middle]) <= allowed * _FORESIGHT:
             good = middle
         else:
             bad = middle
     return ranked[:good]
 
 
-def _ranked(judge: Judge, nodes: Sequence[Node]) -> list[str]:
-    """Names by squared error per gain, the cheapest error first."""
+def _ranked(judge: Judge, options: list[Option]) -> list[Option]:
+    """Options by squared error per gain, the cheapest error first."""
     costs = {}
-    for number, node in enumerate(nodes):
-        costs[node.name] = judge.error([node.name]) ** 2 / gain(node)
-        judge.progress((number + 1) / len(nodes))
-    return sorted(costs, key=costs.__getitem__)
-
-
-def gain(node: Node) -> float:
-    """What narrowing saves: multiplications of a product, and elements of a weight as so many of them.
-
-    Dynamic sizes are taken at their hints.
-    """
-    is_table = is_call(node, torch.ops.aten.embedding.default)
-    weight = static_shape(node.args[0 if is_table else 1])  # type: ignore[arg-type]
-    assert weight is not None
-    stored = _MULTIPLICATIONS_OF_AN_ELEMENT * prod(weight)
-    if is_table:
-        return stored
-    results = prod(n if isinstance(n, int) else n.node.hint or 1 for n in value_of(node).shape)
-    return stored + results * prod(weight[1:])
+    for number, option in enumerate(options):
+        costs[option.node] = judge.error([option]) ** 2 / option.gain
+        judge.progress((number + 1) / len(options))
+    return sorted(options, key=lambda option: costs[option.node])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,25 +15,30 @@ from ullage.graph.constants import ConstantRef
 Sample = Mapping[str, torch.Tensor]
 """Input tensors by public name."""
 Results = tuple[torch.Tensor, ...]
+Arguments = tuple[Any, ...]
+Rounding = Callable[[Arguments], Arguments]
+"""Arguments of an operator as narrower types can hold them."""
+Watch = Callable[[Node, Arguments], None]
+"""Sees the arguments of every operator that runs."""
 _PRODUCTS = frozenset({torch.ops.aten.linear.default, torch.ops.aten.convolution.default})
 
 
 class _Kernels(Interpreter):
-    """Reads a constant when something needs it, and forms products of narrow operands in float32.
+    """Reads a constant when something needs it, and forms products of narrow operands in float32."""
 
-    Nodes named in `rounded` first round their floating operands to bfloat16 (the first two: biases stay).
-    """
-
-    def __init__(self, model: CapturedModel, rounded: frozenset[str]) -> None:
+    def __init__(self, model: CapturedModel, rounded: Mapping[str, Rounding], watch: Watch | None) -> None:
         super().__init__(model.module)
         self._rounded = rounded
+        self._watch = watch
 
     def run_node(self, n: Node) -> Any:
         if n.op != "call_function":
             return super().run_node(n)
         args, kwargs = map_aggregate(self.fetch_args_kwargs_from_env(n), _read)
+        if self._watch is not None:
+            self._watch(n, args)
         if n.name in self._rounded:
-            args = (*map(_rounded, args[:2]), *args[2:])
+            args = self._rounded[n.name](args)
         if n.target in _PRODUCTS:
             args = tuple(map(_widened, args))
         return n.target(*args, **kwargs)  # type: ignore[operator]
@@ -43,24 +48,21 @@ def _read(value: Argument) -> Any:
     return value.read() if isinstance(value, ConstantRef) else value
 
 
-def _rounded(value: Any) -> Any:
-    wide = isinstance(value, torch.Tensor) and value.dtype == torch.float32
-    return value.bfloat16().float() if wide else value
-
-
 def _widened(value: Any) -> Any:
     narrow = isinstance(value, torch.Tensor) and value.dtype in (torch.bfloat16, torch.float16)
     return value.float() if narrow else value
 
 
-def run_as_kernels(model: CapturedModel, sample: Sample, rounded: Iterable[str] = ()) -> Results:
+def run_as_kernels(
+    model: CapturedModel, sample: Sample, rounded: Mapping[str, Rounding] | None = None, watch: Watch | None = None
+) -> Results:
     """The outputs for one sample; memory holds the activations and the weights of one operator.
 
-    `rounded` names nodes whose operands are rounded to bfloat16, which is what the rewrite of these nodes does.
+    `rounded` says how the arguments of some nodes are rounded, by name, as rewriting these nodes would.
     """
     inputs = [sample[spec.name] for spec in model.inputs]
     with torch.no_grad():
-        found = _Kernels(model, frozenset(rounded)).run(*model.constants.values(), *inputs)
+        found = _Kernels(model, rounded or {}, watch).run(*model.constants.values(), *inputs)
     return tuple(_read(value) for value in found)
 
 

@@ -177,7 +177,10 @@ def _places(shape: TileShape) -> list[tuple[str, str]]:
 
 
 def _add(shape: TileShape) -> list[str]:
-    sums = [f"  {name} += {_cast(shape.sums, shape, f'ull_load<float, {shape.lanes}>({at})')};" for name, at in _places(shape)]
+    sums = [
+        f"  {name} += {_cast(shape.sums, shape, f'ull_load<float, {shape.lanes}>({at})')};"
+        for name, at in _places(shape)
+    ]
     return ["if (more) {", *sums, "}"]
 
 

@@ -109,7 +109,11 @@ CASES = {
     **{dtype: Case(13, 70, 500, x=dtype, w=dtype, out=dtype) for dtype in ("float16", "bfloat16")},
     **{f"bfloat16 {s}": Case(*s, x="bfloat16", w="bfloat16") for s in [(1, 100, 2), (9, 97, 770), (20, 64, 1700)]},
     **{f"int8 {s}": Case(*s, x="uint8", w="int8") for s in [(1, 100, 4), (9, 97, 384), (20, 64, 3200), (70, 33, 1000)]},
-    **{f"int8 {kind}, k={k}": Case(13, 70, k, kind, x="uint8", w="int8") for kind in ("plain", "heavy") for k in (40, 1600)},
+    **{
+        f"int8 {kind}, k={k}": Case(13, 70, k, kind, x="uint8", w="int8")
+        for kind in ("plain", "heavy")
+        for k in (40, 1600)
+    },
     "bfloat16, odd k": Case(9, 40, 385, x="bfloat16", w="bfloat16"),
     "float16 by float32": Case(3, 20, 33, x="float16"),
     "float32 by bfloat16": Case(3, 20, 33, w="bfloat16"),

@@ -1,0 +1,82 @@
+"""Operators of our own: products of integers, which ATen has no functional form of.
+
+Each has a slow, obviously right implementation (the truth for tests, and what errors are measured with) and one for
+fake tensors. Graphs may hold them after the passes that quantize.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LIBRARY = "ullage"
+
+
+@torch.library.custom_op(f"{LIBRARY}::linear_int8", mutates_args=())
+def _linear_int8(x: Tensor, weight: Tensor) -> Tensor:
+    """Σ_k x[..., k] · weight[n, k] as float32 [..., n]; x uint8, weight int8 [n, k]; exact up to one rounding."""
+    return F.linear(x.double(), weight.double()).float()
+
+
+@_linear_int8.register_fake
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    _check(x, weight)
+    return x.new_empty((*x.shape[:-1], weight.shape[0]), dtype=torch.float32)
+
+
+@torch.library.custom_op(f"{LIBRARY}::convolution_int8", mutates_args=())
+def _convolution_int8(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    border: int,
+) -> Tensor:
+    """Sums of x · weight as float32, exact up to one rounding; arguments as aten.convolution's.
+
+    x uint8 [b, c, (h,) w], weight int8 [n, c / groups, (kh,) kw]. Outside the image x is `border` (0 to 255, the value
+    that stands for zero). There is no bias and no transposed form.
+    """
+    sides = [side for pad in reversed(padding) for side in (pad, pad)]
+    around = F.pad(x.double(), sides, value=border)
+    run = F.conv1d if weight.dim() == 3 else F.conv2d
+    return run(around, weight.double(), None, tuple(stride), 0, tuple(dilation), groups).float()
+
+
+@_convolution_int8.register_fake
+def _(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    border: int,
+) -> Tensor:
+    _check(x, weight)
+    if bias is not None or transposed or not 0 <= border <= 255:
+        raise ValueError("a convolution of integers has no bias, is not transposed, and its border is a uint8")
+    like = torch.ops.aten.convolution.default(
+        x.to(torch.float32), weight.to(torch.float32), None, stride, padding, dilation, False, output_padding, groups
+    )
+    return torch.empty_like(like)
+
+
+def _check(x: Tensor, weight: Tensor) -> None:
+    if x.dtype != torch.uint8 or weight.dtype != torch.int8:
+        raise ValueError(f"products of integers are of uint8 and int8, not of {x.dtype} and {weight.dtype}")
+
+
+LINEAR_INT8 = torch.ops.ullage.linear_int8.default
+CONVOLUTION_INT8 = torch.ops.ullage.convolution_int8.default

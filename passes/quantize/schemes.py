@@ -1,0 +1,88 @@
+"""The schemes of narrow arithmetic as options: which nodes each could rewrite, how they round, what they save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+
+import torch
+from torch.fx import Node
+
+from ullage.graph.captured import CapturedModel
+from ullage.passes.edit import is_call, static_shape, value_of
+from ullage.passes.manager import Pass
+from ullage.passes.quantize import bfloat16, int8
+from ullage.passes.quantize.int8 import Range
+from ullage.passes.quantize.measure import Rounding
+
+_MULTIPLICATIONS_OF_AN_ELEMENT = 16
+"""Reading four bytes from memory takes about as long as so many multiplications (a machine's balance)."""
+_PASSES: Mapping[str, type[bfloat16.Bfloat16] | type[int8.Int8]] = {"bfloat16": bfloat16.Bfloat16, "int8": int8.Int8}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One node rewritten by one scheme: `text` names it (and its numbers) to the scheme's pass."""
+
+    node: str
+    scheme: str
+    text: str
+    rounding: Rounding
+    gain: float
+    """What it saves: multiplications of a product, and elements of its weight as so many of them."""
+
+
+def options_of(scheme: str, model: CapturedModel, ranges: Mapping[str, Range]) -> list[Option]:
+    """What a scheme could rewrite; `ranges` are those of the inputs of nodes that need one (`int8.needs_range`)."""
+    return list(_OPTIONS[scheme](model, ranges))
+
+
+def _bfloat16_options(model: CapturedModel, ranges: Mapping[str, Range]) -> Iterator[Option]:
+    for node in bfloat16.candidates(model):
+        yield Option(node.name, "bfloat16", node.name, bfloat16.rounded, gain(node))
+
+
+def _int8_options(model: CapturedModel, ranges: Mapping[str, Range]) -> Iterator[Option]:
+    for node in int8.candidates(model):
+        known = ranges[node.name] if int8.needs_range(node) else None
+        text = node.name if known is None else f"{node.name}@{known}"
+        yield Option(node.name, "int8", text, partial(int8.rounded, known=known), gain(node))
+
+
+_OPTIONS: Mapping[str, Callable[[CapturedModel, Mapping[str, Range]], Iterator[Option]]] = {
+    "bfloat16": _bfloat16_options,
+    "int8": _int8_options,
+}
+
+
+def passes_of(options: Iterable[Option]) -> tuple[Pass, ...]:
+    """The passes that rewrite the nodes of the options, of which the last one for a node counts."""
+    last = {option.node: option for option in options}
+    names: dict[str, list[str]] = {}
+    for option in last.values():
+        names.setdefault(option.scheme, []).append(option.text)
+    return tuple(_PASSES[scheme](" ".join(texts)) for scheme, texts in names.items())
+
+
+def is_lossy(pass_name: str) -> bool:
+    """Whether a pass is one of a scheme."""
+    return pass_name in _PASSES
+
+
+def roundings(options: Sequence[Option]) -> dict[str, Rounding]:
+    """How each node rounds its arguments; the last option for a node counts."""
+    return {option.node: option.rounding for option in options}
+
+
+def gain(node: Node) -> float:
+    """What narrowing a node saves; dynamic sizes are taken at their hints."""
+    is_table = is_call(node, torch.ops.aten.embedding.default)
+    weight = static_shape(node.args[0 if is_table else 1])  # type: ignore[arg-type]
+    assert weight is not None
+    stored = _MULTIPLICATIONS_OF_AN_ELEMENT * prod(weight)
+    if is_table:
+        return stored
+    results = prod(n if isinstance(n, int) else n.node.hint or 1 for n in value_of(node).shape)
+    return stored + results * prod(weight[1:])

@@ -1,0 +1,91 @@
+"""Models with products of many kinds, and their compilation in narrow types."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.codegen.schedule.scheduling import TARGET, Tensors
+from ullage.driver import Options, Prepared, prepare
+from ullage.frontends.load import load_model
+from ullage.graph.captured import CapturedModel
+from ullage.passes.pipelines import run_clean
+from ullage.target import Target
+
+
+class Text(nn.Module):
+    """A table, products with and without biases, a norm, and a product over an odd number of values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(40, 64)
+        self.up, self.down = nn.Linear(64, 96), nn.Linear(96, 64, bias=False)
+        self.norm, self.odd, self.classes = nn.LayerNorm(64), nn.Linear(64, 33), nn.Linear(33, 5)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """[batch, length] → [batch, length, 5]."""
+        x = self.table(ids)
+        x = self.norm(x + self.down(F.gelu(self.up(x))))
+        return self.classes(F.relu(self.odd(x)))
+
+
+class Image(nn.Module):
+    """Convolutions: over three channels, strided, depthwise, grouped, transposed, and a computed bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 24, 3, 2, 1)
+        self.deep, self.grouped = nn.Conv2d(24, 24, 3, padding=1, groups=24), nn.Conv2d(24, 48, 1, groups=3)
+        self.up = nn.ConvTranspose2d(48, 10, 2, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[batch, 3, h, w] → [batch, 10, h, w]."""
+        return self.up(F.relu(self.grouped(self.deep(F.relu(self.second(F.relu(self.first(x))))))))
+
+
+class Residual(nn.Module):
+    """Blocks whose result is both added to and multiplied: it is stored in two types, over the residual before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(16, 16, 3, padding=1) for _ in range(5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[batch, 16, h, w]."""
+        for conv in self.convs:
+            x = F.relu(x + conv(x))
+        return x
+
+
+def case(name: str) -> tuple[nn.Module, Tensors]:
+    """A model with inputs."""
+    torch.manual_seed(0)
+    module, inputs = {
+        "text": (Text(), (torch.randint(0, 40, (2, 9)),)),
+        "image": (Image(), (torch.randn(2, 3, 12, 10),)),
+        "residual": (Residual(), (torch.randn(1, 16, 12, 10),)),
+    }[name]
+    return module.eval().requires_grad_(False), inputs
+
+
+def captured(module: nn.Module, inputs: Tensors) -> CapturedModel:
+    """The clean graph of a model."""
+    return run_clean(load_model(copy.deepcopy(module), inputs))[0]
+
+
+def samples(model: CapturedModel, inputs: Sequence[torch.Tensor]) -> tuple[dict[str, torch.Tensor], ...]:
+    """One sample by input name."""
+    return ({spec.name: x for spec, x in zip(model.inputs, inputs, strict=True)},)
+
+
+def lossy(
+    module: nn.Module, inputs: Tensors, allowed: float | None = None, scheme: str | None = None, target: Target = TARGET
+) -> Prepared:
+    """A model compiled with an accuracy, or by a scheme, judged on the inputs."""
+    model = load_model(copy.deepcopy(module), inputs)
+    accuracy = "exact" if allowed is None else allowed
+    return prepare(model, Options(target, accuracy, scheme, samples(model, inputs)))
