@@ -35,14 +35,27 @@ def compile(
     input_specs: InputSpecs | None = None,
     progress: Progress | bool | None = None,
     threads: int | None = None,
+    tune: float | None = None,
 ) -> Any:
     """Compile a module, a function or a model file inside a byte budget; without a model, return a decorator.
 
     With example inputs (or a file that knows its inputs) the work is done now; without, a module, function or module
-    class is captured at its first call. Raises BudgetTooSmall, UnsupportedOperator, CaptureError or InputError.
+    class is captured at its first call. With `tune`, tilings are measured on this machine for at most so many seconds,
+    and those that are kept from earlier times are used. Raises BudgetTooSmall, UnsupportedOperator, CaptureError or
+    InputError.
     """
     options = CompileOptions(
-        budget, target, accuracy, quantize, sparsify, calibration, dynamic_shapes, input_specs, progress, threads
+        budget,
+        target,
+        accuracy,
+        quantize,
+        sparsify,
+        calibration,
+        dynamic_shapes,
+        input_specs,
+        progress,
+        threads,
+        tune,
     )
     if model is None:
         return lambda decorated: _compile(decorated, example_inputs, example_kwargs, options)

@@ -144,6 +144,7 @@ def bench(
     rounds: int,
     threads: int | None = None,
     accuracy: str | float = "exact",
+    tune: float | None = None,
 ) -> Table:
     """Compile `subject` if it is a model, then run it beside the other systems in `rounds` interleaved rounds.
 
@@ -158,7 +159,9 @@ def bench(
     is_artifact, model = Path(subject).suffix == ".ullage", reference or subject
     if is_artifact and reference is None:
         return _alone(Path(subject), budget, names, scratch.path, rounds, threads)
-    options = CompileOptions(budget=budget, accuracy=accuracy, input_specs=input_specs, progress=True, threads=threads)
+    options = CompileOptions(
+        budget=budget, accuracy=accuracy, input_specs=input_specs, progress=True, threads=threads, tune=tune
+    )
     artifact = Path(subject) if is_artifact else scratch.path / "model.ullage"
     if not is_artifact:
         convert(subject, options, artifact)

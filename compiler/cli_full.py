@@ -37,6 +37,12 @@ Calibration = Annotated[Path | None, typer.Option("--calibration", metavar="NPZ"
 Threads = Annotated[
     int | None, typer.Option("--threads", metavar="N", help="threads to plan for; else the affinity and CPU quota")
 ]
+Tune = Annotated[
+    float | None,
+    typer.Option(
+        "--tune", metavar="[SECONDS]", help="measure tilings of kernels for so long; 0: use those that are kept"
+    ),
+]
 Inputs = Annotated[
     list[str] | None, typer.Option("--input", metavar="NAME=DTYPE[SHAPE]", help="an input to capture with")
 ]
@@ -46,11 +52,15 @@ Dynamic = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
 
+_TUNE_SECONDS = "60"
+"""What `--tune` without a number means."""
+
+
 def run_command(arguments: Sequence[str]) -> int:
     """Parse and run; returns the exit code. Wrong usage is raised as InputError."""
     _find_factories_here()
     try:
-        result = app(args=list(arguments), standalone_mode=False)
+        result = app(args=with_seconds(arguments), standalone_mode=False)
     except typer.Exit as stop:
         return int(stop.exit_code)
     except typer.Abort as stop:
@@ -61,6 +71,24 @@ def run_command(arguments: Sequence[str]) -> int:
             raise
         raise InputError(f"{usage().rstrip('.')} (see ullage --help).") from error
     return result if isinstance(result, int) else 0
+
+
+def with_seconds(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the default number of seconds after each `--tune` that has none."""
+    found: list[str] = []
+    for argument, following in zip(arguments, (*arguments[1:], ""), strict=True):
+        found.append(argument)
+        if argument == "--tune" and not _is_number(following):
+            found.append(_TUNE_SECONDS)
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _find_factories_here() -> None:
@@ -80,6 +108,7 @@ def _options(
     dynamic: list[str] | None,
     calibration: Path | None = None,
     threads: int | None = None,
+    tune: float | None = None,
 ) -> CompileOptions:
     return CompileOptions(
         budget=budget,
@@ -92,6 +121,7 @@ def _options(
         dynamic_shapes=parse_ranges(dynamic or ()),
         progress=True,
         threads=threads,
+        tune=tune,
     )
 
 
@@ -117,10 +147,11 @@ def convert(
     inputs: Inputs = None,
     dynamic: Dynamic = None,
     threads: Threads = None,
+    tune: Tune = None,
     as_json: Json = False,
 ) -> int:
     """Capture, rewrite, generate code, write one file."""
-    options = _options(budget, target, accuracy, quantize, sparsify, inputs, dynamic, calibration, threads)
+    options = _options(budget, target, accuracy, quantize, sparsify, inputs, dynamic, calibration, threads, tune)
     _check_writable(output)
     from ullage.flow import convert as run
 
@@ -132,13 +163,24 @@ def convert(
         "peak_bytes": {"ram": planned.peak_bytes},
         "minimum_bytes": {"ram": planned.minimum_bytes},
     }
+    tuned = "" if tune is None else "\n" + _tuning(output, document)
     _print(
         document,
         as_json,
         f"{output}: {format_bytes(output.stat().st_size)}, peak {format_bytes(planned.peak_bytes)}, "
-        f"least budget {format_bytes(planned.minimum_bytes)}",
+        f"least budget {format_bytes(planned.minimum_bytes)}{tuned}",
     )
     return 0
+
+
+def _tuning(path: Path, document: dict[str, Any]) -> str:
+    """What was tuned, as text; the document gets it too."""
+    from ullage.artifact.reader import inspect as read
+
+    kernels = document["tuning"] = read(path)["tuning"]
+    chosen = [kernel for kernel in kernels if kernel["ratio"] < 1]
+    best = f", the fastest in {min(kernel['ratio'] for kernel in chosen):.2f} of its time" if chosen else ""
+    return f"tuned {len(kernels)} kernels: {len(chosen)} with another tiling{best}"
 
 
 def _check_writable(path: Path) -> None:
@@ -157,11 +199,12 @@ def plan(
     inputs: Inputs = None,
     dynamic: Dynamic = None,
     threads: Threads = None,
+    tune: Tune = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="PAGE", help="write one self-contained page")] = None,
     as_json: Json = False,
 ) -> int:
     """Everything up to the plan; without --budget the least budget and the frontier."""
-    options = _options(budget, target, accuracy, quantize, sparsify, inputs, dynamic, threads=threads)
+    options = _options(budget, target, accuracy, quantize, sparsify, inputs, dynamic, threads=threads, tune=tune)
     if html is not None:
         _check_writable(html)
     from ullage.facts import plan_json
@@ -213,6 +256,7 @@ def bench(
     inputs: Inputs = None,
     threads: Threads = None,
     accuracy: Accuracy = "exact",
+    tune: Tune = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="interleaved rounds")] = 10,
     as_json: Json = False,
 ) -> int:
@@ -220,7 +264,9 @@ def bench(
     from ullage.bench import bench as run
 
     allowed = _accuracy(accuracy)
-    table = run(subject, against.split(","), reference, budget, parse_inputs(inputs or ()), rounds, threads, allowed)
+    table = run(
+        subject, against.split(","), reference, budget, parse_inputs(inputs or ()), rounds, threads, allowed, tune
+    )
     _print({"rows": [row.to_json() for row in table.rows]}, as_json, table.text())
     return 0 if table.passed else 1
 

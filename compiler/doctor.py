@@ -36,7 +36,7 @@ def machine(fresh: bool = False) -> dict[str, Any]:
     features = host_features()
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": available_threads(),
         "cpu_quota": cpu_quota(),
@@ -53,7 +53,8 @@ def machine(fresh: bool = False) -> dict[str, Any]:
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor's model, as the system names it."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
@@ -66,7 +67,7 @@ def rates_file() -> Path:
 
 def rates_key() -> str:
     """What measured rates belong to: machine, processor and number of threads."""
-    return f"{platform.node()} {_cpu_name()} {available_threads()}"
+    return f"{platform.node()} {cpu_name()} {available_threads()}"
 
 
 def rates(fresh: bool = False) -> dict[str, float]:

@@ -24,6 +24,7 @@ from ullage.codegen.cache import Cache
 from ullage.codegen.cpp.toolchain import build_library, native_sources
 from ullage.codegen.schedule.build import Scheduled, build_schedule
 from ullage.codegen.schedule.packing import RowPacker
+from ullage.codegen.tune.tuner import Tuning
 from ullage.doctor import rates_file, rates_key
 from ullage.errors import AccuracyNotMet
 from ullage.graph.captured import CapturedModel
@@ -39,6 +40,7 @@ from ullage.plan.simulate import Rates
 from ullage.plan.tables import stack_bytes
 from ullage.runtime.library import Library, code_bytes
 from ullage.target import Target, available_threads
+from ullage.tuning import tuned, tuning_notes
 
 Progress = Callable[[str, float], None]
 _LADDER_RUNGS = 5
@@ -56,6 +58,8 @@ class Options:
     """A scheme of `passes.quantize` that is used wherever it can be, whatever the error."""
     samples: tuple[Sample, ...] = ()
     progress: Progress | None = None
+    tune_seconds: float | None = None
+    """Seconds of measuring tilings; 0 takes those that are kept for this machine, None the templates' own."""
     overhead_bytes: int = 0
     """What an interpreter with the runtime's libraries takes; recorded in artifacts for `ullage inspect`."""
 
@@ -74,11 +78,14 @@ def prepare(captured: CapturedModel, options: Options) -> Prepared:
     rewrites = [*rewrites, *lossy]
     options.report("schedule", 0.1)
     scheduled = build_schedule(clean, options.target)
+    tuning = None
+    if options.tune_seconds is not None:
+        scheduled, tuning = tuned(scheduled, options.target, options.tune_seconds, options.report)
     options.report("compile kernels", 0.2)
     symbols = sorted(scheduled.kernels)
     kernels = [scheduled.kernels[symbol] for symbol in symbols]
     code = build_library(kernels, options.target, native_sources(), Cache.default())
-    return Prepared(scheduled, tuple(rewrites), code, options)
+    return Prepared(scheduled, tuple(rewrites), code, options, tuning)
 
 
 def _quantized(model: CapturedModel, options: Options) -> Narrowed:
@@ -112,6 +119,7 @@ class Prepared:
     rewrites: tuple[Rewrite, ...]
     code: bytes = field(repr=False)
     options: Options
+    tuning: Tuning | None = None
 
     @cached_property
     def planner(self) -> Planner:
@@ -180,4 +188,5 @@ class Prepared:
             accuracy=self.options.accuracy,
             rewrites=tuple(RewriteNote(r.pass_name, r.what, r.where, r.error) for r in self.rewrites),
             runtime_overhead_bytes=self.options.overhead_bytes,
+            tuning=tuning_notes(self.tuning),
         )

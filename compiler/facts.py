@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ullage.plan.plan import Gather, Launch, Plan, Program, Read, TensorInfo
 from ullage.plan.sizes import Size
+
+if TYPE_CHECKING:
+    from ullage.codegen.tune.tuner import Tuning
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Facts:
     accuracy: str
     weight_bytes: int
     rewrites: tuple[Note, ...]
+    tuning: Tuning | None = None
 
 
 def notes(rewrites: Iterable[Any]) -> tuple[Note, ...]:
@@ -84,6 +88,13 @@ def held_parts(plan: Plan) -> dict[str, int]:
     return {"resident weights": resident, "activations and ring": plan.arena_bytes - resident, **outside}
 
 
+def tuning_json(tuning: Tuning) -> dict[str, Any]:
+    """What was tuned: seconds spent, the time of a run that is expected over that without, and each kernel's choice."""
+    keys = ("kernel", "launches", "share", "choice", "ratio", "tried", "measured")
+    kernels = [{"where": k.name} | {key: getattr(k, key) for key in keys} for k in tuning.kernels]
+    return {"seconds": tuning.seconds, "expected_ratio": tuning.ratio, "left": tuning.left, "kernels": kernels}
+
+
 def plan_json(facts: Facts) -> dict[str, Any]:
     """The keys that `plan` and `inspect` share."""
     plan = facts.plan
@@ -101,4 +112,5 @@ def plan_json(facts: Facts) -> dict[str, Any]:
         "weight_bytes": facts.weight_bytes,
         "predicted_seconds": plan.prediction.seconds,
         "rewrites": [note.to_json() for note in facts.rewrites],
+        "tuning": None if facts.tuning is None else tuning_json(facts.tuning),
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ullage.budget import Budget, parse_budget
 from ullage.errors import CalibrationError, InputError, ToolchainError, UllageError
-from ullage.target import Target
+from ullage.target import BF16_DOT, INT8_DOT, Target, available_threads, host_features
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,7 @@ class CompileOptions:
     input_specs: InputSpecs | None = None
     progress: Progress | bool | None = None
     threads: int | None = None
+    tune: float | None = None
 
     def __post_init__(self) -> None:
         self._keep_calibration()
@@ -50,6 +51,7 @@ class CompileOptions:
         if self.machine.kind != "cpu":
             raise ToolchainError(f"target {self.target!r} cannot be compiled for yet; use target='cpu'.")
         self._check_budget()
+        self._check_tune()
 
     def _check_budget(self) -> None:
         if self.limits is not None and self.limits.device is not None:
@@ -84,6 +86,22 @@ class CompileOptions:
         if self.quantize is not None and self.quantize not in SCHEMES:
             raise InputError(f"quantize must be one of {', '.join(SCHEMES)}, found {self.quantize!r}.")
 
+    def _check_tune(self) -> None:
+        """Tilings are measured, and kept, for the machine that measures them."""
+        if self.tune is None:
+            return
+        number = isinstance(self.tune, int | float) and not isinstance(self.tune, bool)
+        if not (number and 0 <= self.tune < float("inf")):
+            raise InputError(f"tune must be a number of seconds from 0 on, found {self.tune!r}.")
+        missing = sorted(_features(self.machine) - host_features())
+        if missing:
+            raise InputError(f"tune measures kernels, but this machine cannot run {self.machine}: no {missing[0]}.")
+        if self.machine.threads > available_threads():
+            raise InputError(
+                f"tune measures kernels on the threads that the model will have: {self.machine.threads} are asked for, "
+                f"{available_threads()} are available."
+            )
+
     @cached_property
     def machine(self) -> Target:
         """What code is made for."""
@@ -108,6 +126,7 @@ class CompileOptions:
             accuracy=allowed,
             quantize=None if self.quantize is None else str(self.quantize),
             samples=samples,
+            tune_seconds=self.tune,
             progress=self.reporter(),
         )
 
@@ -118,3 +137,9 @@ class CompileOptions:
         from ullage.progress import terminal_progress
 
         return terminal_progress() if self.progress else None
+
+
+def _features(target: Target) -> frozenset[str]:
+    """All that kernels for a target may use."""
+    optional = {BF16_DOT: target.dots_bf16, INT8_DOT: target.dots_int8}
+    return target.cpu_features | {name for name, used in optional.items() if used}

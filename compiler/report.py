@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ullage.budget import format_bytes
 from ullage.drawing import BAR_COLOURS, frontier_chart, live_chart, memory_map, stacked_bar
 from ullage.facts import Facts, command_counts, held_parts, kernel_uses, seconds_text, tensor_json
+
+if TYPE_CHECKING:
+    from ullage.codegen.tune.tuner import Tuning
 
 _STYLE = """
 :root{--ink:#1b2430;--dim:#66707d;--line:#dfe3e8;--page:#fff;--card:#f7f8fa;--accent:#0b6e99}
@@ -45,8 +48,21 @@ def explain(facts: Facts) -> str:
         f"{counts['reads']} disk reads; {seconds_text(plan.prediction.seconds)} predicted",
         f"rewrites: {len(facts.rewrites)}",
         *(f"  {name}: {what} ×{count}" for (name, what), count in _rewrite_counts(facts).most_common()),
+        *([] if facts.tuning is None else _tuning_lines(facts.tuning)),
     ]
     return "\n".join(lines)
+
+
+def _tuning_lines(tuning: Tuning) -> list[str]:
+    """What was tried and gained, the kernels with another tiling one by one."""
+    measured = sum(kernel.measured for kernel in tuning.kernels)
+    others = [kernel for kernel in tuning.kernels if kernel.ratio < 1]
+    return [
+        f"tuning: {len(others)} of {len(tuning.kernels)} kernels with another tiling ({measured} measured now in "
+        f"{seconds_text(tuning.seconds)}, the rest kept from before, {tuning.left} left); a run is expected to take "
+        f"{tuning.ratio:.3f} of its time",
+        *(f"  {k.name} ×{k.launches}: {k.choice}, {k.ratio:.3f} of its time, {k.tried} tried" for k in others),
+    ]
 
 
 def _rewrite_counts(facts: Facts) -> Counter[tuple[str, str]]:
@@ -66,6 +82,7 @@ def html_page(facts: Facts, title: str = "Ullage plan", points: Sequence[dict[st
         _section("Inputs and outputs", _tensor_table(facts)),
         _section(f"Kernels ({len(plan.kernels)})", _kernel_table(facts)),
         _section(f"Rewrites ({len(facts.rewrites)})", _rewrite_tables(facts)),
+        _section("Tuning", _tuning_table(facts.tuning)) if facts.tuning is not None else "",
     ]
     return _page(title, "\n".join(sections))
 
@@ -159,6 +176,12 @@ def _tensor_table(facts: Facts) -> str:
 
 def _kernel_table(facts: Facts) -> str:
     return _table(["kernel", "launches per run"], kernel_uses(facts.plan).most_common(), numbers=[1])
+
+
+def _tuning_table(tuning: Tuning) -> str:
+    rows = [(k.name, k.launches, f"{k.share:.1%}", k.tried, k.choice, f"{k.ratio:.3f}") for k in tuning.kernels]
+    header = ["kernel", "launches per run", "share by the cost model", "tried", "tiling", "its time over the own one's"]
+    return _table(header, rows, numbers=(1, 2, 3, 5))
 
 
 def _rewrite_tables(facts: Facts) -> str:

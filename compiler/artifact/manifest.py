@@ -20,6 +20,17 @@ class Rewrite(msgspec.Struct, frozen=True):
     error: float | None = None
 
 
+class TunedKernel(msgspec.Struct, frozen=True):
+    """A kernel that was tuned: the choice, its time over that of the template's own, and how many others were tried."""
+
+    kernel: str
+    where: str
+    launches: int
+    choice: str
+    ratio: float
+    tried: int
+
+
 class About(msgspec.Struct, frozen=True, kw_only=True):
     """What the driver knows about an artifact beside its plans."""
 
@@ -31,6 +42,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     rewrites: tuple[Rewrite, ...] = ()
     requires: tuple[str, ...] = ()
     runtime_overhead_bytes: int = 0
+    tuning: tuple[TunedKernel, ...] = ()
 
 
 class PlanEntry(msgspec.Struct, frozen=True):
@@ -96,6 +108,7 @@ def describe(manifest: Manifest, format_version: int, file_bytes: int) -> dict[s
         "predicted_seconds": plan.predicted_seconds,
         "kernels": list(manifest.kernels),
         "rewrites": [msgspec.to_builtins(rewrite) for rewrite in about.rewrites],
+        "tuning": [msgspec.to_builtins(kernel) for kernel in about.tuning],
         "requires": list(about.requires),
         "budgets": [{"budget_bytes": p.budget_bytes, "peak_bytes": p.peak_bytes} for p in manifest.plans],
     }
