@@ -122,13 +122,39 @@ class Strided:
 
 
 @dataclass(frozen=True, slots=True)
+class Codes:
+    """Weights as integers of `bits` (2, 3, 4 or 8), with one float16 scale for `group` values of k (a multiple of 32).
+
+    Code c stands for (c − 2^(bits − 1)) · scale.
+    """
+
+    bits: int
+    group: int
+
+    @property
+    def zero(self) -> int:
+        """The code that stands for 0."""
+        return 1 << (self.bits - 1)
+
+    def code_bytes(self, outputs: int) -> int:
+        """Bytes of the codes of one group of k for so many outputs."""
+        return outputs * self.bits * self.group // 8
+
+    def scale_bytes(self, outputs: int, k: int) -> int:
+        """Bytes of the scales of so many outputs over all of k, padded so that codes behind them are aligned."""
+        return -(-2 * outputs * (k // self.group) // 64) * 64
+
+
+@dataclass(frozen=True, slots=True)
 class PackedPanels:
     """A GEMM weight [groups · n, k] packed for streaming: tiles of `nr` outputs, each tile [k][nr] contiguous.
 
     Tile `t` of group `g` is number `g · ceil(n / nr) + t`; missing outputs are zero. For convolutions k runs over
     (kernel_h, kernel_w, in_c per group). A tile is padded to a multiple of 64 bytes. With `word` > 1, a divisor of the
     inner run of k, a tile is [k / word][nr][word], and words of activations are multiplied by words of weights at once:
-    pairs of bfloat16 are summed in float32, fours of int8 times uint8 in int32.
+    pairs of bfloat16 are summed in float32, fours of int8 times uint8 in int32. With `codes` a tile is
+    [k / group][nr] scales and behind them (at a multiple of 64 bytes) [k / group][bits · group / 32][nr] 32-bit words,
+    in which the codes of an output follow each other from the lowest bit on; activations are float32.
     """
 
     n: int
@@ -137,6 +163,7 @@ class PackedPanels:
     groups: int
     dtype: str
     word: int = 1
+    codes: Codes | None = None
 
     @property
     def tiles_per_group(self) -> int:
@@ -151,6 +178,9 @@ class PackedPanels:
     @property
     def tile_bytes(self) -> int:
         """Bytes of one tile."""
+        if self.codes is not None:
+            codes = self.k // self.codes.group * self.codes.code_bytes(self.nr)
+            return self.codes.scale_bytes(self.nr, self.k) + -(-codes // 64) * 64
         return -(-self.k * self.nr * DTYPE_BYTES[self.dtype] // 64) * 64
 
 

@@ -25,6 +25,7 @@ from ullage.codegen.loops.ir import Const, Expr, Var
 from ullage.codegen.loops.poly import to_poly
 from ullage.codegen.templates import Conv2d, Gemm, PackedPanels
 from ullage.codegen.tiling import Tiling
+from ullage.errors import InputError
 from ullage.plan.sizes import Size
 from ullage.target import Target
 
@@ -128,6 +129,8 @@ def emit_conv(spec: Conv2d, target: Target) -> Kernel:
     multiply-adds, whatever the rows, tiles and threads. Raises InputError if the weight is not packed in panels or
     the dtypes or panel width do not suit.
     """
+    if isinstance(spec.weight, PackedPanels) and spec.weight.codes is not None:
+        raise InputError("weights of convolutions are not kept as codes in groups.")
     if _is_matrix_product(spec):
         return emit_gemm(_as_gemm(spec), target)
     plan = _plan(with_numbered_dims(replace(spec, rows=None)), RowEpilogue(spec, target))

@@ -136,7 +136,8 @@ def _plan(spec: Gemm, row_epilogue: RowEpilogue) -> _Plan:
     if spec.weight is not None:
         k = combine("floordiv", k, spec.weight.word)
     width = spec.weight.nr if spec.weight else target.panel_width
-    full = full_rows(target, width // target.lanes, spec.tiling.rows)
+    codes = spec.weight.codes if spec.weight else None
+    full = full_rows(target, width // target.lanes, spec.tiling.rows, codes)
     tiles = TileSet(
         rows=row_variants(full, known(m)),
         vectors=vector_variants(known(n), width, target.lanes),
@@ -144,12 +145,14 @@ def _plan(spec: Gemm, row_epilogue: RowEpilogue) -> _Plan:
         width=width,
         weight=storage(spec.weight) if spec.weight else "float32",
         target=target,
+        codes=codes,
     )
     panels = Const(1) if spec.weight else combine("mul", fold(spec.batch), ceil_div(n, width))
     blocks = row_blocks(m, target.threads, full, _block_rows(spec), panels)
     names = Names.of(spec.buffers, spec.dims)
     epilogue = Epilogue(spec.epilogue, names, tiles, target, known(n), spec.weight is None, most_nodes(spec.tiling))
-    return _Plan(spec, m, n, k, chunk_steps(k), tiles, blocks, names, epilogue, row_epilogue)
+    step = chunk_steps(k, codes.group if codes else 1)
+    return _Plan(spec, m, n, k, step, tiles, blocks, names, epilogue, row_epilogue)
 
 
 def _block_rows(spec: Gemm) -> int:
@@ -207,11 +210,11 @@ def _early(plan: _Plan) -> list[str]:
 def _sums(plan: _Plan) -> list[str]:
     """The tile, and the epilogue once the last chunk is in."""
     if plan.fused:
-        return plan.epilogue.fused_call("&panel", "1", "row")
+        return plan.epilogue.fused_call("panel", "1", "row")
     place = "" if plan.one_chunk else f" + (K <= STEP ? 0 : (row - m_begin) * {plan.tiles.width})"
     return [
         f"float *const c = (float *)args->thread{place};",
-        *plan.tiles.call("a, &panel, 1, steps, c, k > 0"),
+        *plan.tiles.call("a, panel, 1, steps, c, k > 0"),
         "if (k + steps < K) continue;",
         *plan.epilogue.loops("(row + i)"),
     ]
@@ -260,13 +263,19 @@ def _task(plan: _Plan) -> list[str]:
 
 def _panel(plan: _Plan) -> list[str]:
     """The panel of the chunk: in place in packed weights, else packed now."""
-    width = plan.tiles.width
-    if plan.spec.weight is not None:
-        return [f"const {ELEMENT[storage(plan.spec.weight)]} *const panel = weights + k * {width};"]
+    width, weight = plan.tiles.width, plan.spec.weight
+    if weight is not None and weight.codes is not None:
+        codes, at = weight.codes, f"k / {weight.codes.group}"
+        return [
+            f"const ull_u8 *const panel[] = {{weights + {codes.scale_bytes(width, weight.k)} + "
+            f"{at} * {codes.code_bytes(width)}, weights + {at} * {2 * width}}};"
+        ]
+    if weight is not None:
+        return [f"const {ELEMENT[storage(weight)]} *const panel[] = {{weights + k * {width}}};"]
     return [
         "ull_pack_panel(packed, right + b_base + k * b_stride_k + n_begin * b_stride_n, b_stride_k, b_stride_n, steps,",
         f"               n_end - n_begin, {width});",
-        "const float *const panel = packed;",
+        "const float *const panel[] = {packed};",
     ]
 
 

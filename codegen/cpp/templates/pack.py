@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ullage.codegen.templates import PackedPanels
 from ullage.errors import InputError
@@ -90,3 +92,40 @@ def _tile_box(shape: tuple[int, ...], layout: PackedPanels, index: int, outputs:
         return (slice(base + first, base + last), slice(0, shape[1]), *kernel)
     inputs = shape[0] // layout.groups
     return (slice(group * inputs, (group + 1) * inputs), slice(first, last), *kernel)
+
+
+@dataclass(frozen=True, slots=True)
+class CodePacker:
+    """Packs codes [n, k] (uint8) and scales [n, k / group] (float16); raises InputError if shapes disagree."""
+
+    codes: Reader
+    scales: Reader
+    layout: PackedPanels
+
+    def __post_init__(self) -> None:
+        form, wanted = self.layout.codes, (self.layout.n, self.layout.k)
+        groups = None if form is None else (self.layout.n, self.layout.k // form.group)
+        if self.codes.shape != wanted or self.scales.shape != groups or self.layout.groups != 1:
+            raise InputError(f"codes {self.codes.shape} and scales {self.scales.shape} do not suit {self.layout}.")
+
+    def tile(self, index: int) -> bytes:
+        """The bytes of tile `index`; missing outputs have scale 0."""
+        layout, form = self.layout, self.layout.codes
+        assert form is not None
+        first, last = index * layout.nr, min((index + 1) * layout.nr, layout.n)
+        groups = layout.k // form.group
+        codes = self.codes.read((slice(first, last), slice(0, layout.k))).numpy()
+        scales = self.scales.read((slice(first, last), slice(0, groups))).numpy()
+        packed = np.zeros(layout.tile_bytes, np.uint8)
+        head = form.scale_bytes(layout.nr, layout.k)
+        packed[: 2 * groups * layout.nr].view(np.float16).reshape(groups, -1)[:, : last - first] = scales.T
+        words = packed[head : head + groups * form.code_bytes(layout.nr)].view("<u4").reshape(groups, -1, layout.nr)
+        words[:, :, : last - first] = _in_words(codes.reshape(last - first, groups, form.group), form.bits)
+        return packed.tobytes()
+
+
+def _in_words(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint32]:
+    """Codes [outputs, groups, group] as little-endian words [groups, words, outputs], from the lowest bit on."""
+    single = np.unpackbits(codes[..., None], axis=-1, count=bits, bitorder="little")
+    packed = np.packbits(single.reshape(*codes.shape[:2], -1), axis=-1, bitorder="little")
+    return packed.view("<u4").transpose(1, 2, 0)

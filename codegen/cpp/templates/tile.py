@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ullage.codegen.templates import PackedPanels
+from ullage.codegen.cpp.templates.tile_codes import sums_of_codes
+from ullage.codegen.templates import Codes, PackedPanels
 from ullage.target import BF16_DOT, INT8_DOT, Target
 
 ROW_POINTERS = 8
@@ -14,11 +15,16 @@ ROW_POINTERS = 8
 PAIRS, FOURS = "pairs", "fours"
 """Storage of panels whose words are pairs of bfloat16, or fours of int8: they are moved like floats."""
 WORDS = frozenset({PAIRS, FOURS})
-ELEMENT = {"float32": "float", "float16": "ull_u16", "bfloat16": "ull_u16", PAIRS: "float", FOURS: "float"}
+CODES = "codes"
+ELEMENT = {
+    "float32": "float", "float16": "ull_u16", "bfloat16": "ull_u16", PAIRS: "float", FOURS: "float", CODES: "ull_u8",
+}  # fmt: skip
 
 
 def storage(panels: PackedPanels) -> str:
-    """How tiles read the words of packed panels: their dtype, `PAIRS` or `FOURS`."""
+    """How tiles read the words of packed panels: their dtype, `PAIRS`, `FOURS` or `CODES`."""
+    if panels.codes is not None:
+        return CODES
     return {1: panels.dtype, 2: PAIRS, 4: FOURS}[panels.word]
 
 
@@ -40,11 +46,13 @@ class TileShape:
     lanes: int
     width: int
     weight: str
+    codes: Codes | None = None
 
     @property
     def name(self) -> str:
         """The C++ name of the function; equal shapes share one function per translation unit."""
-        return f"tile_{self.rows}x{self.vectors}_of_{self.width}_{self.weight}"
+        kind = self.weight if self.codes is None else f"codes{self.codes.bits}_by_{self.codes.group}"
+        return f"tile_{self.rows}x{self.vectors}_of_{self.width}_{kind}"
 
     @property
     def sums(self) -> str:
@@ -62,6 +70,7 @@ class TileSet:
     width: int
     weight: str
     target: Target
+    codes: Codes | None = None
 
     @property
     def features(self) -> frozenset[str]:
@@ -87,7 +96,7 @@ class TileSet:
         """All shapes of the set."""
         for vectors in self.vectors:
             for rows in self.rows:
-                yield TileShape(rows, vectors, self.lanes, self.width, self.weight)
+                yield TileShape(rows, vectors, self.lanes, self.width, self.weight, self.codes)
 
     def functions(self) -> str:
         """The C++ functions, each guarded so that kernels in one file share them."""
@@ -111,9 +120,13 @@ class TileSet:
         return lines
 
 
-def full_rows(target: Target, vectors: int, most: int = ROW_POINTERS) -> int:
-    """Rows of the full tile: what the registers hold beside one broadcast and the weights, at most `most`."""
-    return min(most, ROW_POINTERS, (target.registers - vectors - 2) // vectors)
+def full_rows(target: Target, vectors: int, most: int = ROW_POINTERS, codes: Codes | None = None) -> int:
+    """Rows of the full tile: what the registers hold beside one broadcast and the weights, at most `most`.
+
+    Beside codes, also their scales and what decodes them.
+    """
+    taken = vectors + 2 if codes is None else 2 * vectors + 3
+    return max(1, min(most, ROW_POINTERS, (target.registers - taken) // vectors))
 
 
 def row_variants(full: int, m: int | None) -> tuple[int, ...]:
@@ -147,16 +160,23 @@ def tile_body(shape: TileShape, name: str, parameters: str, finish: Iterable[str
     yield f"  for (ull_i64 s = 0; s < segments; ++s, a += {ROW_POINTERS}) {{"
     yield f"    const {element} *p = b[s];"
     yield f"    const float {', '.join(f'*a{r} = a[{r}]' for r in rows)};"
-    yield f"    for (ull_i64 k = 0; k < length; ++k, p += {shape.width}) {{"
-    for v in vectors:
-        yield f"      const ull_f32<{lanes}> b{v} = {load_vector(shape.weight, lanes, f'p + {v * lanes}')};"
-    for r in rows:
-        sums = " ".join(_multiply_add(shape, f"c{r}_{v}", f"b{v}") for v in vectors)
-        yield f"      {{ const ull_f32<{lanes}> x = ull_splat<{lanes}>(a{r}[k]); {sums} }}"
-    yield "    }"
+    steps = _steps(shape) if shape.codes is None else sums_of_codes(shape, shape.codes)
+    yield from (f"    {line}" for line in steps)
     yield "  }"
     for line in finish:
         yield f"  {line}"
+    yield "}"
+
+
+def _steps(shape: TileShape) -> Iterator[str]:
+    """Lines that add the products of one segment."""
+    lanes, rows, vectors = shape.lanes, range(shape.rows), range(shape.vectors)
+    yield f"for (ull_i64 k = 0; k < length; ++k, p += {shape.width}) {{"
+    for v in vectors:
+        yield f"  const ull_f32<{lanes}> b{v} = {load_vector(shape.weight, lanes, f'p + {v * lanes}')};"
+    for r in rows:
+        sums = " ".join(_multiply_add(shape, f"c{r}_{v}", f"b{v}") for v in vectors)
+        yield f"  {{ const ull_f32<{lanes}> x = ull_splat<{lanes}>(a{r}[k]); {sums} }}"
     yield "}"
 
 

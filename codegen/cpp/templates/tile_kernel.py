@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ullage.codegen.cpp.exprs import Scope
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Buffer, Dim, Expr
-from ullage.codegen.templates import Attention, Conv2d, Gemm, PackedPanels
+from ullage.codegen.templates import Attention, Codes, Conv2d, Gemm, PackedPanels
 from ullage.errors import InputError
 from ullage.plan.sizes import ZERO_SIZE, Size
 from ullage.target import Target
@@ -55,7 +55,9 @@ def check_operands(spec: Gemm | Conv2d, operands: Sequence[str], target: Target)
     """Raise InputError unless operands and weight are of types that are multiplied and panels are whole vectors."""
     dtypes = {buffer.name: buffer.dtype for buffer in spec.buffers if buffer.name in operands}
     weight = spec.weight
-    if isinstance(weight, PackedPanels) and weight.dtype == "int8":
+    if isinstance(weight, PackedPanels) and weight.codes is not None:
+        _check_codes(weight, weight.codes, dtypes)
+    elif isinstance(weight, PackedPanels) and weight.dtype == "int8":
         _check_integers(weight, dtypes)
     else:
         _check_floats(weight, dtypes, target)
@@ -65,6 +67,15 @@ def check_operands(spec: Gemm | Conv2d, operands: Sequence[str], target: Target)
     if weight.nr % target.lanes or not 1 <= weight.nr // target.lanes <= _MOST_VECTORS:
         wanted = f"1 to {_MOST_VECTORS} vectors of {target.lanes}"
         raise InputError(f"panels of {weight.nr} outputs do not suit {target}: wanted {wanted}.")
+
+
+def _check_codes(weight: PackedPanels, codes: Codes, dtypes: Mapping[str, str]) -> None:
+    suits = codes.bits in (2, 3, 4, 8) and codes.group > 0 and codes.group % 32 == 0 and weight.k % codes.group == 0
+    if not suits or weight.word != 1 or set(dtypes.values()) != {"float32"}:
+        raise InputError(
+            f"codes are of 2, 3, 4 or 8 bits, in groups of a multiple of 32 that divides k, times float32; found {codes}, "
+            f"k = {weight.k}, operands {dtypes}."
+        )
 
 
 def _check_integers(weight: PackedPanels, dtypes: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import torch
 
-from ullage.codegen.cpp.templates.pack import PanelPacker
+from ullage.codegen.cpp.templates.pack import CodePacker, PanelPacker
 from ullage.codegen.cpp.toolchain import compile_objects, link_shared
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Apply, Buffer, Cast, Const, Expr, Load, Ref, Store, Var
@@ -82,7 +82,11 @@ def buffers(x: str, weight: str, out: str = "float32") -> tuple[Buffer, ...]:
 
 def pack(weight: torch.Tensor, layout: PackedPanels, outputs: int = 0) -> torch.Tensor:
     """All tiles, one after another, as bytes."""
-    packer = PanelPacker(Weight(weight), layout, 1 if outputs else 0)
+    return pack_tiles(PanelPacker(Weight(weight), layout, 1 if outputs else 0), layout)
+
+
+def pack_tiles(packer: PanelPacker | CodePacker, layout: PackedPanels) -> torch.Tensor:
+    """All tiles of a packer, one after another, as bytes."""
     return torch.frombuffer(bytearray(b"".join(packer.tile(i) for i in range(layout.tiles))), dtype=torch.uint8)
 
 

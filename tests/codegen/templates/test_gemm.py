@@ -12,6 +12,7 @@ from tests.codegen.templates.panel_cases import (
     B,
     Library,
     M,
+    Weight,
     add,
     assert_close,
     buffers,
@@ -20,14 +21,16 @@ from tests.codegen.templates.panel_cases import (
     fenced,
     mul,
     pack,
+    pack_tiles,
     random_values,
     run,
 )
 from tests.codegen.templates.template_runner import host_targets
 from ullage.codegen.cpp.templates.gemm import emit_gemm
+from ullage.codegen.cpp.templates.pack import CodePacker
 from ullage.codegen.loops.ir import Const, Dim, Expr
 from ullage.codegen.schedule.constants import word_of
-from ullage.codegen.templates import Gemm, PackedPanels
+from ullage.codegen.templates import Codes, Gemm, PackedPanels
 from ullage.errors import InputError
 from ullage.target import Target
 
@@ -49,13 +52,16 @@ class Case:
     out: str = "float32"
     dynamic: bool = False
     vectors: int | None = None
+    codes: Codes | None = None
 
     def width(self, target: Target) -> int:
         return self.vectors * target.lanes if self.vectors else target.panel_width
 
     def layout(self, target: Target) -> PackedPanels:
         word = word_of(self.w, self.k, target) if self.x in (self.w, "uint8") else 1
-        return PackedPanels(n=self.n, k=self.k, nr=self.width(target), groups=1, dtype=self.w, word=word)
+        return PackedPanels(
+            n=self.n, k=self.k, nr=self.width(target), groups=1, dtype=self.w, word=word, codes=self.codes
+        )
 
     def size(self, name: str) -> Expr:
         return Dim(name) if self.dynamic else Const(getattr(self, name))
@@ -83,6 +89,25 @@ class Case:
         )
 
 
+@cache
+def coded(case: Case) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Codes [n, k], scales [n, k / group] and the weight [1, n, k] that they stand for."""
+    assert case.codes is not None
+    generator = torch.Generator().manual_seed(case.k)
+    codes = torch.randint(0, 1 << case.codes.bits, (case.n, case.k), generator=generator, dtype=torch.uint8)
+    scales = torch.randn(case.n, case.k // case.codes.group, generator=generator).half()
+    weight = (codes.float() - case.codes.zero) * scales.float().repeat_interleave(case.codes.group, 1)
+    return codes, scales, weight[None]
+
+
+def packed(case: Case, data: Data, layout: PackedPanels) -> torch.Tensor:
+    """The weight of a case as the kernel reads it."""
+    if case.codes is None:
+        return pack(data.w[0], layout)
+    codes, scales, _ = coded(case)
+    return pack_tiles(CodePacker(Weight(codes), Weight(scales), layout), layout)
+
+
 @dataclass(frozen=True)
 class Data:
     """Operands of a case, and its exact result."""
@@ -96,7 +121,7 @@ class Data:
     def of(case: Case) -> Data:
         generator = torch.Generator().manual_seed(case.m * 7919 + case.n * 31 + case.k)
         x = random_values((case.batch, case.m, case.k), case.x, generator)
-        w = random_values((case.batch, case.n, case.k), case.w, generator)
+        w = random_values((case.batch, case.n, case.k), case.w, generator) if case.codes is None else coded(case)[2]
         residual = torch.randn(case.batch, case.m, case.n, generator=generator)
         return Data(x, w, torch.randn(case.n, generator=generator), residual)
 
@@ -113,6 +138,11 @@ CASES = {
         f"int8 {kind}, k={k}": Case(13, 70, k, kind, x="uint8", w="int8")
         for kind in ("plain", "heavy")
         for k in (40, 1600)
+    },
+    **{
+        f"{bits} bits by {group}, {m} rows": Case(m, 70, k, codes=Codes(bits, group))
+        for bits in (2, 3, 4, 8)
+        for m, k, group in [(1, 64, 32), (7, 800, 32), (20, 1024, 128), (33, 512, 256)]
     },
     "bfloat16, odd k": Case(9, 40, 385, x="bfloat16", w="bfloat16"),
     "float16 by float32": Case(3, 20, 33, x="float16"),
@@ -144,7 +174,7 @@ def compute(
     case: Case, target: Target, data: Data, launches: tuple[int, ...] = (), cuts: tuple[int, ...] = ()
 ) -> torch.Tensor:
     layout = case.layout(target) if case.right == "packed" else None
-    w = pack(data.w[0], layout) if layout else fenced(data.w if case.right == "k" else data.w.mT.contiguous())
+    w = packed(case, data, layout) if layout else fenced(data.w if case.right == "k" else data.w.mT.contiguous())
     y = fenced(torch.full((case.batch, case.m, case.n), float("nan"), dtype=getattr(torch, case.out)))
     tensors = {"x": fenced(data.x), "w": w, "bias": data.bias, "residual": data.residual, "y": y}
     dims = {"batch": case.batch, "m": case.m, "n": case.n, "k": case.k}
@@ -223,6 +253,20 @@ def test_unsuitable_operands_are_refused() -> None:
         emit_gemm(fours, target)
     with pytest.raises(InputError, match="65536"):
         emit_gemm(Case(5, 6, 1 << 17, x="uint8", w="int8").spec(target), target)
+
+
+@ON_ALL
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_codes_give_the_bits_of_the_weights_that_they_stand_for(bits: int, target: Target) -> None:
+    case = Case(9, 70, 384, codes=Codes(bits, 64))
+    data = Data.of(case)
+    found = [compute(replace(case, m=m), target, Data(data.x[:, -m:], *_rest(data, m))) for m in (1, 9)]
+    wanted = compute(replace(case, codes=None), target, data)
+    assert torch.equal(found[1], wanted) and torch.equal(found[0], wanted[:, -1:])
+
+
+def _rest(data: Data, m: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return data.w, data.bias, data.residual[:, -m:]
 
 
 @ON_ALL
