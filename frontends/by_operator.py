@@ -19,7 +19,7 @@ from torch._ops import OpOverload
 from torch._subclasses import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
-from torch.fx.node import map_arg
+from torch.fx.node import map_aggregate, map_arg
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -221,9 +221,11 @@ class _Decomposer:
         return map_arg(tree, self.values.__getitem__)
 
     def _nodes_of(self, tree: Any) -> Any:
-        return pytree.tree_map_only(torch.Tensor, self._node_of, tree)
+        return map_aggregate(tree, self._node_of)
 
-    def _node_of(self, value: torch.Tensor) -> Node:
+    def _node_of(self, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
         if id(value) not in self.nodes:
             raise NotFunctional("a tensor that no operator made")
         return self.nodes[id(value)][1]

@@ -16,7 +16,7 @@ from ullage.frontends.canonical import canonicalise
 from ullage.frontends.dims import dim_bounds
 from ullage.frontends.dynamic import Minimums
 from ullage.frontends.names import output_names
-from ullage.graph.captured import FROZEN_NONE, CapturedModel, ConstantOutput, TensorSpec
+from ullage.graph.captured import FROZEN_NONE, CapturedModel, ConstantOutput, TensorSpec, graph_module
 from ullage.graph.constants import ConstantRef, Source
 from ullage.graph.sources import InMemory
 
@@ -74,7 +74,7 @@ def _copied(source: Graph) -> tuple[GraphModule, dict[str, Node]]:
     graph, copies = Graph(), dict[Node, Node]()
     graph.output(graph.graph_copy(source, copies))
     placeholders = {old.name: copies[old] for old in source.find_nodes(op="placeholder")}
-    return GraphModule(torch.nn.Module(), graph), placeholders
+    return graph_module(graph), placeholders
 
 
 def _dtype_shape(node: Node) -> tuple[torch.dtype, tuple[int | torch.SymInt, ...]]:

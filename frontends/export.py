@@ -17,6 +17,7 @@ from ullage.frontends.by_operator import NotFunctional, decompose_by_operator
 from ullage.frontends.convert import from_exported
 from ullage.frontends.decompositions import decomposition_table
 from ullage.frontends.dynamic import Example, prepare
+from ullage.frontends.lean import lean
 from ullage.frontends.names import input_names
 from ullage.frontends.quiet import quiet
 from ullage.frontends.wrap import as_module
@@ -63,7 +64,7 @@ def _distinct(module: nn.Module, call: Call) -> Call:
 def decompose(exported: ExportedProgram) -> tuple[ExportedProgram, Graph]:
     """Run our decompositions: the graph, and the program that describes it; CaptureError if an operator resists."""
     try:
-        with quiet():
+        with quiet(), lean():
             return _decomposed(exported)
     except Exception as error:
         raise CaptureError(f"the captured graph could not be decomposed: {reason(error)}") from error
@@ -93,7 +94,7 @@ def _export(module: nn.Module, example: Example) -> ExportedProgram:
     failures = []
     for strict in (False, True):
         try:
-            with quiet():
+            with quiet(), lean():
                 return torch.export.export(
                     module, example.args, example.kwargs, dynamic_shapes=example.dynamic_shapes, strict=strict
                 )

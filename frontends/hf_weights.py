@@ -1,4 +1,7 @@
-"""Which tensor of a checkpoint is which parameter: the renaming that `from_pretrained` does, on names alone."""
+"""Which tensor of a checkpoint is which parameter: the renaming that `from_pretrained` does, on names alone.
+
+Names that fit as they are need no rules, and making those of all known models takes a tenth of a second.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,20 @@ def match_weights(model: nn.Module, tensors: Mapping[str, FileSlice]) -> dict[st
     tensor, or with one of another shape.
     """
     wanted = model.state_dict(keep_vars=True)
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    plain = _with_ties(wanted, {_own_name(key, (), prefix, wanted): source for key, source in tensors.items()})
+    if len(plain) == len(wanted) and not _wrong_shapes(wanted, plain):
+        return plain
     rules = _rules(model)
     renamings = [rule for rule in rules if not hasattr(rule, "operations")]
-    prefix = str(getattr(model, "base_model_prefix", ""))
     found = {_own_name(key, renamings, prefix, wanted): source for key, source in tensors.items()}
     matched = _with_ties(wanted, found)
     computed = {name for name, buffer in model.named_buffers(remove_duplicate=False) if not buffer.is_meta}
     missing = [name for name in wanted if name not in matched and name not in computed]
     if missing:
         raise CaptureError(_missing(missing, [name for name in found if name not in wanted], rules))
-    _refuse_shapes(wanted, matched)
+    if wrong := _wrong_shapes(wanted, matched):
+        raise CaptureError(f"shapes of weights and of the model in config.json differ: {', '.join(wrong)}.")
     return matched
 
 
@@ -80,11 +87,9 @@ def _missing(missing: list[str], unused: list[str], rules: Iterable[Any]) -> str
     return text + " The class in config.json's `architectures` must be the one that the weights were saved from."
 
 
-def _refuse_shapes(wanted: Mapping[str, torch.Tensor], matched: Mapping[str, FileSlice]) -> None:
-    wrong = [
+def _wrong_shapes(wanted: Mapping[str, torch.Tensor], matched: Mapping[str, FileSlice]) -> list[str]:
+    return [
         f"{name} (model {tuple(wanted[name].shape)}, file {source.shape})"
         for name, source in matched.items()
         if tuple(wanted[name].shape) != source.shape
     ]
-    if wrong:
-        raise CaptureError(f"shapes of weights and of the model in config.json differ: {', '.join(wrong)}.")

@@ -9,6 +9,7 @@ import torch
 from ullage.errors import CaptureError
 from ullage.frontends.convert import flat_input_names, from_exported
 from ullage.frontends.export import decompose, reason
+from ullage.frontends.lean import lean
 from ullage.frontends.quiet import quiet
 from ullage.graph.captured import CapturedModel
 
@@ -16,7 +17,7 @@ from ullage.graph.captured import CapturedModel
 def capture_pt2(path: Path) -> CapturedModel:
     """Load and convert a `.pt2` file; its shapes and bounds are those it was exported with. Raises CaptureError."""
     try:
-        with quiet():
+        with quiet(), lean():
             exported = torch.export.load(path)
     except Exception as error:
         raise CaptureError(f"{path} cannot be loaded by torch.export.load: {reason(error)}") from error

@@ -16,6 +16,10 @@ from ullage.errors import CaptureError
 _PARAMETER_FACTORIES = frozenset({
     torch.empty, torch.empty_like, torch.rand, torch.randn, torch.rand_like, torch.randn_like, torch.normal,
 })  # fmt: skip
+_INITIALISERS = frozenset({
+    "normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_", "xavier_normal_", "xavier_uniform_",
+})  # fmt: skip
+"""Names of what draws random values in place (of torch and of libraries that wrap it); on meta it only takes time."""
 
 
 class EmptyOnMeta(TorchFunctionMode):
@@ -24,8 +28,12 @@ class EmptyOnMeta(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Redirect the factories of parameters."""
+        """Redirect the factories of parameters, and leave out their initialisers."""
         keywords = dict(kwargs or {})
+        if getattr(func, "__name__", "") in _INITIALISERS:
+            target = args[0] if args else keywords["tensor"]
+            if target.is_meta:
+                return target
         if func in _PARAMETER_FACTORIES:
             keywords["device"] = "meta"
         return func(*args, **keywords)
@@ -65,6 +73,8 @@ def _tables(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _fake(old: torch.Tensor, dtype: torch.dtype, mode: FakeTensorMode) -> torch.Tensor:
-    with mode:
-        fake = torch.empty(old.shape, dtype=dtype if old.is_floating_point() else old.dtype)
-    return nn.Parameter(fake, requires_grad=False) if isinstance(old, nn.Parameter) else fake
+    """A fake tensor in the place of another one; a `Parameter` is told by a mark, since making one is slow here."""
+    shape = torch.empty(old.shape, dtype=dtype if old.is_floating_point() else old.dtype, device="meta")
+    fake: Any = FakeTensor(mode, shape, torch.device("cpu"))
+    fake._is_param = isinstance(old, nn.Parameter)
+    return fake  # type: ignore[no-any-return]

@@ -9,11 +9,11 @@ from typing import Any, TypeGuard
 import torch
 from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from ullage.graph.captured import CapturedModel
+from ullage.graph.captured import CapturedModel, graph_module
 from ullage.graph.constants import ConstantRef
 
 Target = Any
@@ -203,8 +203,7 @@ def copy_model(model: CapturedModel) -> CapturedModel:
     mapping: dict[Node, Node] = {}
     for node in model.module.graph.nodes:
         mapping[node] = graph.node_copy(node, lambda n: mapping[n])
-    module = GraphModule(torch.nn.Module(), graph)
-    return replace(model, module=module, constants=dict(model.constants))
+    return replace(model, module=graph_module(graph), constants=dict(model.constants))
 
 
 def _provenance(anchor: Node | None) -> dict[str, Any]:

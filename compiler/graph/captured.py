@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule
+from torch.fx._lazy_graph_module import _LazyGraphModule
 from torch.utils import _pytree as pytree
 
 from ullage.graph.constants import ConstantRef
@@ -70,3 +71,8 @@ class CapturedModel:
     input_leaves: tuple[object, ...]
     out_spec: pytree.TreeSpec
     dims: tuple[DimBounds, ...]
+
+
+def graph_module(graph: Graph) -> GraphModule:
+    """A module of a graph; its Python code, which conversions never run, is only written when it is called."""
+    return _LazyGraphModule(torch.nn.Module(), graph)

@@ -96,6 +96,27 @@ def test_a_base_model_finds_a_head_checkpoint_by_prefix(tmp_path: Path) -> None:
     assert len(read) == len(list(model.bert.parameters()))
 
 
+def test_names_that_fit_need_no_rules(bert: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, folder = bert
+
+    def rules(model: object) -> None:
+        pytest.fail("rules were made")
+
+    monkeypatch.setattr("ullage.frontends.hf_weights._rules", rules)
+    agrees(load_model(folder, input_specs=TEXT_SPECS), model)
+
+
+def test_parameters_are_not_drawn_in_vain(bert: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Tensor.normal_
+
+    def normal(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        assert not self.is_meta
+        return draw(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "normal_", normal)
+    load_model(bert[1], input_specs=TEXT_SPECS)
+
+
 def test_old_names_of_norms_are_understood(bert: tuple[Any, Path]) -> None:
     model, folder = bert
 
