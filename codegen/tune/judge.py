@@ -13,13 +13,20 @@ class Rule:
     """When a candidate is given up and when it is taken; gains are fractions of the own tiling's time."""
 
     least_gain: float = 0.015
-    chance: float = 0.005
+    chance: float = 0.0005
     """Most probability that a candidate which is no faster wins as many rounds (sign test)."""
     hopeless: float = 1.02
     """Median ratio beyond which a candidate is given up after the first rounds."""
     batch: int = 8
-    """Rounds between two decisions."""
+    """Least rounds between two decisions."""
+    batch_seconds: float = 0.1
+    """Rounds between two decisions last about so long, where that is more: short kernels are noisy, and cheap."""
+    most_rounds: int = 64
     batches: int = 5
+
+    def rounds(self, round_seconds: float) -> int:
+        """Rounds until the next decision, of so many seconds each."""
+        return max(self.batch, min(self.most_rounds, int(self.batch_seconds / max(round_seconds, 1e-9))))
 
     def gives_up(self, ratios: Sequence[float]) -> bool:
         """Whether more rounds are not worth their time: clearly slower at first, later no gain in sight."""

@@ -23,6 +23,8 @@ from ullage.target import Target
 
 _FIRST_OPENING_SECONDS = 1.0
 """What compiling the candidates of a kernel is taken to last before it has been seen."""
+_MISTAKEN = 3.0
+"""Launches may take so many times as long as the cost model says."""
 
 
 class Bench(Protocol):
@@ -152,27 +154,32 @@ class _Session:
         began = self.request.clock()
         bench = self.request.opener()(work, [work.kernel, *entries.values()])
         try:
-            self.opening_seconds = self.request.clock() - began
-            return self._rounds(bench, list(entries))
+            self.opening_seconds = max(self.opening_seconds, self.request.clock() - began)
+            return self._rounds(bench, list(entries), work.seconds / work.launches)
         finally:
             bench.close()
 
-    def _rounds(self, bench: Bench, tilings: Sequence[AnyTiling]) -> dict[AnyTiling, list[float]] | None:
-        rule, took = self.request.rule, 0.0
+    def _rounds(
+        self, bench: Bench, tilings: Sequence[AnyTiling], predicted_seconds: float
+    ) -> dict[AnyTiling, list[float]] | None:
+        rule, count = self.request.rule, self.request.rule.batch
+        took = _MISTAKEN * predicted_seconds * (len(tilings) + 1) * (count + 1)
         ratios: dict[AnyTiling, list[float]] = {tiling: [] for tiling in tilings}
         alive = list(range(1, len(tilings) + 1))
         for batch in range(rule.batches):
             if not alive:
                 break
-            if self.left_seconds() <= took:
+            if self.left_seconds() < took:
                 return None
             began = self.request.clock()
             order = [0, *alive] if batch % 2 == 0 else [*reversed(alive), 0]
-            for seconds in bench.rounds(order, rule.batch):
+            for seconds in bench.rounds(order, count):
                 own = seconds[order.index(0)]
                 for number in alive:
                     ratios[tilings[number - 1]].append(seconds[order.index(number)] / own)
-            took = self.request.clock() - began
+            each = (self.request.clock() - began) / count
+            count = rule.rounds(each)
+            took = each * count
             alive = [number for number in alive if not rule.gives_up(ratios[tilings[number - 1]])]
         return {tilings[number - 1]: ratios[tilings[number - 1]] for number in alive}
 
