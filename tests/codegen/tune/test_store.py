@@ -44,11 +44,15 @@ def test_nothing_but_the_file_is_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(HERE, cpu="another"), replace(HERE, cores=4), replace(HERE, threads=1), replace(HERE, compiler="g++ 13"),
-        replace(HERE, target="cpu:generic"), replace(HERE, sources="changed"),
+        replace(HERE, cpu="another"),
+        replace(HERE, cores=4),
+        replace(HERE, threads=1),
+        replace(HERE, compiler="g++ 13"),
+        replace(HERE, target="cpu:generic"),
+        replace(HERE, sources="changed"),
     ],
     ids=["cpu", "cores", "threads", "compiler", "target", "sources"],
-)  # fmt: skip
+)
 def test_another_machine_knows_nothing(other: Signature, tmp_path: Path) -> None:
     filled(tmp_path)
     assert Store.open(other, tmp_path).choices == {}

@@ -133,9 +133,14 @@ class Lab:
     def request(self, seconds: float, most_bytes: int = 1 << 40) -> Request:
         """A request for this lab."""
         return Request(
-            TARGET, seconds, estimated_rates(TARGET), most_bytes, lambda stage, _: self.stages.append(stage), self.clock,
-            self.open,
-        )  # fmt: skip
+            target=TARGET,
+            seconds=seconds,
+            rates=estimated_rates(TARGET),
+            most_bytes=most_bytes,
+            report=lambda stage, _: self.stages.append(stage),
+            clock=self.clock,
+            open=self.open,
+        )
 
 
 def own_is_best(work: Work, kernel: Kernel, number: int) -> float:
