@@ -35,6 +35,7 @@ from ullage.passes.pipelines import run_clean
 from ullage.passes.plan.planner import Planner, PlanRequest
 from ullage.passes.quantize.choose import Narrowed, chosen, forced
 from ullage.passes.quantize.measure import Sample
+from ullage.passes.quantize.names import Scheme
 from ullage.plan.plan import Held, Plan
 from ullage.plan.simulate import Rates
 from ullage.plan.tables import stack_bytes
@@ -54,7 +55,7 @@ class Options:
     target: Target
     accuracy: Literal["exact"] | float = "exact"
     """A number: the relative error of the outputs that lossy rewrites may cause on `samples`."""
-    quantize: str | None = None
+    quantize: Scheme | None = None
     """A scheme of `passes.quantize` that is used wherever it can be, whatever the error."""
     samples: tuple[Sample, ...] = ()
     progress: Progress | None = None

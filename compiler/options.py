@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ullage.budget import Budget, parse_budget
 from ullage.errors import CalibrationError, InputError, ToolchainError, UllageError
+from ullage.passes.quantize.names import NAMES, Scheme, parse_scheme
 from ullage.target import BF16_DOT, INT8_DOT, Target, available_threads, host_features
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ InputSpecs = Mapping[str, tuple[str, tuple[int, ...]]]
 """Dtype name and shape of every input by name."""
 
 BudgetLike = int | str | Budget | None
-
-SCHEMES = ("bfloat16", "int8")
-"""What `quantize` may name."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +78,16 @@ class CompileOptions:
         """Whether rewrites that change results beyond rounding are asked for or allowed."""
         return self.accuracy != "exact" or self.quantize is not None
 
+    @property
+    def scheme(self) -> Scheme | None:
+        """What `quantize` names."""
+        return parse_scheme(self.quantize)
+
     def _check_schemes(self) -> None:
         if self.sparsify is not None:
             raise UllageError("sparsify asks for a scheme that this version does not have; leave it out.")
-        if self.quantize is not None and self.quantize not in SCHEMES:
-            raise InputError(f"quantize must be one of {', '.join(SCHEMES)}, found {self.quantize!r}.")
+        if self.quantize is not None and self.scheme is None:
+            raise InputError(f"quantize must be one of {NAMES}; found {self.quantize!r}.")
 
     def _check_tune(self) -> None:
         """Tilings are measured, and kept, for the machine that measures them."""
@@ -124,7 +127,7 @@ class CompileOptions:
         return Options(
             target=self.machine,
             accuracy=allowed,
-            quantize=None if self.quantize is None else str(self.quantize),
+            quantize=self.scheme,
             samples=samples,
             tune_seconds=self.tune,
             progress=self.reporter(),

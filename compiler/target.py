@@ -14,12 +14,12 @@ from ullage.errors import InputError
 BF16_DOT = "avx512_bf16"
 """The CPU feature of dot products of bfloat16 pairs; kernels that use it say so."""
 INT8_DOT = "avx512_vnni"
-"""The CPU feature of dot products of fours of bytes, which CPUs with `BF16_DOT` have, too; kernels that use it say so."""
+"""That of dot products of fours of bytes, which CPUs with `BF16_DOT` have, too; likewise."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Isa:
-    """An instruction set: float32 lanes, compiler flags, CPU features that all code needs, and that kernels may need."""
+    """An instruction set: float32 lanes, compiler flags, CPU features that all code needs, and that some may."""
 
     lanes: int
     flags: tuple[str, ...] = ()
@@ -33,7 +33,9 @@ _AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c", "-mbmi2")
 _AVX512_FLAGS = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *_AVX2_FLAGS)
 _AVX512_NEEDS = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "fma", "f16c", "bmi2"})
 _ISAS = {
-    "avx512_bf16": _Isa(16, (*_AVX512_FLAGS, "-mavx512bf16", _DOT_INT8), _AVX512_NEEDS, frozenset({BF16_DOT, INT8_DOT})),
+    "avx512_bf16": _Isa(
+        16, (*_AVX512_FLAGS, "-mavx512bf16", _DOT_INT8), _AVX512_NEEDS, frozenset({BF16_DOT, INT8_DOT})
+    ),
     "avx512_vnni": _Isa(16, (*_AVX512_FLAGS, _DOT_INT8), _AVX512_NEEDS, frozenset({INT8_DOT})),
     "avx512": _Isa(16, _AVX512_FLAGS, _AVX512_NEEDS),
     "avx2": _Isa(8, _AVX2_FLAGS, frozenset({"avx2", "fma", "f16c", "bmi2"})),
@@ -48,7 +50,7 @@ MOST_THREADS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`kind` is "cpu" or "cuda"; `isa` is one of avx512_bf16, avx512_vnni, avx512, avx2, generic on CPUs, sm_NN on GPUs."""
+    """`kind` is "cpu" or "cuda"; `isa` is avx512_bf16, avx512_vnni, avx512, avx2 or generic; sm_NN on GPUs."""
 
     kind: str
     isa: str

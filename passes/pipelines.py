@@ -20,6 +20,7 @@ from ullage.passes.fuse.merge_linear import MergeLinear
 from ullage.passes.manager import Instrument, Pass, PassManager, Rewrite, parse_pipeline
 from ullage.passes.quantize.bfloat16 import Bfloat16
 from ullage.passes.quantize.int8 import Int8
+from ullage.passes.quantize.weight_only import WeightOnly
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ CLEAN: tuple[Line, ...] = (
 PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN}
 _KINDS = (
     Attention, BatchNorm, Bfloat16, Canonicalize, CommonSubexpressions, DeadCode, FlattenProducts, FoldConstants, Int8,
-    MergeLinear, Simplify, SpelledNorms, Views,
+    MergeLinear, Simplify, SpelledNorms, Views, WeightOnly,
 )  # fmt: skip
 KNOWN: dict[str, type[Pass]] = {kind.name: kind for kind in _KINDS}
 

@@ -26,14 +26,14 @@ from ullage.codegen.lower.shapes import Index, Shape, dtype_name, numel, reshape
 from ullage.codegen.lower.table import aten, fake, float_of
 from ullage.codegen.lower.values import Lazy, NotFusable, View, cast
 from ullage.codegen.templates import Attention, Conv2d, Gemm, PackedPanels, Strided
-from ullage.graph.operators import CONVOLUTION_INT8, LINEAR_INT8
+from ullage.graph.operators import CONVOLUTION_INT8, LINEAR_CODES, LINEAR_INT8
 
 LINEAR = aten.linear.default
 BMM = aten.bmm.default
 MM = aten.mm.default
 CONVOLUTION = aten.convolution.default
 ATTENTION = aten.scaled_dot_product_attention.default
-LINEARS = frozenset({LINEAR, LINEAR_INT8})
+LINEARS = frozenset({LINEAR, LINEAR_INT8, LINEAR_CODES})
 CONVOLUTIONS = frozenset({CONVOLUTION, CONVOLUTION_INT8})
 TEMPLATES = LINEARS | CONVOLUTIONS | {BMM, MM, ATTENTION}
 
@@ -96,7 +96,7 @@ def _lower_linear(builder: Builder, node: Node, outputs: Sequence[Output], opera
     a_buffer = builder.bind(x, "r")
     a_row = builder.math.dot(unflatten(builder.math, m, x.shape[:-1]), x.strides[:-1])
     right = _right_operand(builder, weight)
-    _acc(builder, node, expected, node.args[2] if len(node.args) > 2 else None)
+    _acc(builder, node, expected, node.args[2] if node.target is LINEAR and len(node.args) > 2 else None)
     epilogue = _epilogue(builder, shape, expected, outputs)
     return _gemm(builder, ONE, rows, shape[-1], x.shape[-1], a_buffer, a_row, epilogue, right)
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from ullage.codegen.cpp.templates.depthwise_pack import DepthwisePacker
-from ullage.codegen.cpp.templates.pack import PanelPacker
+from ullage.codegen.cpp.templates.pack import CodePacker, PanelPacker
 from ullage.codegen.lower.operands import Packed
 from ullage.codegen.lower.shapes import Shape, contiguous_strides, dtype_name
 from ullage.codegen.lower.values import View
 from ullage.codegen.schedule.packing import Packer, RowPacker, WholePacker
-from ullage.codegen.templates import PackedDepthwise, PackedPanels
+from ullage.codegen.templates import Codes, PackedDepthwise, PackedPanels
 from ullage.graph.constants import ConstantRef
 from ullage.plan.steps import Constant
 from ullage.target import Target
@@ -69,6 +69,16 @@ class ConstantPool:
             lambda c: Constant(c, layout.tiles, layout.tile_bytes),
             packer,
         )
+        return Packed(stored, layout)
+
+    def coded(self, codes: str, scales: str, bits: int) -> Packed:
+        """A matrix [n, k] of codes with scales for groups of k, in GEMM panels."""
+        values, factors = self.refs[codes], self.refs[scales]
+        n, k = values.shape
+        width = panel_width(n, self.target)
+        layout = PackedPanels(n, k, width, 1, "uint8", codes=Codes(bits, k // factors.shape[1]))
+        packer = CodePacker(values, factors, layout)
+        stored = self._enter(codes, ".codes", (layout,), lambda c: Constant(c, layout.tiles, layout.tile_bytes), packer)
         return Packed(stored, layout)
 
     def depthwise(self, name: str) -> Packed:

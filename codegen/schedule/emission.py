@@ -119,7 +119,7 @@ class Emission:
         first, second = source_of(anchor, group.nodes), node_of(anchor.args[1])
         if anchor.target in LINEARS:
             x = self._operand(first, inner_contiguous)
-            return LinearOperands(x, self.weights.packed_linear(second) or self._operand(second, either_contiguous))
+            return LinearOperands(x, self.weights.linear(anchor) or self._operand(second, either_contiguous))
         if anchor.target in CONVOLUTIONS:
             x = self._operand(first, channels_contiguous, channels_last(fake(first).dim()))
             return ConvolutionOperands(x, self.weights.convolution(anchor))

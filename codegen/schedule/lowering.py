@@ -63,7 +63,7 @@ class TrialLowering:
         first, second = source_of(anchor, nodes), node_of(anchor.args[1])
         x = plain_view(first)
         if anchor.target in LINEARS:
-            return LinearOperands(x, self.weights.packed_linear(second) or plain_view(second))
+            return LinearOperands(x, self.weights.linear(anchor) or plain_view(second))
         if anchor.target in CONVOLUTIONS:
             return ConvolutionOperands(x, self.weights.convolution(anchor))
         if anchor.target is ATTENTION:

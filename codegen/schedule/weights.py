@@ -8,9 +8,10 @@ from torch.fx import Node
 
 from ullage.codegen.lower.geometry import Geometry
 from ullage.codegen.lower.operands import Packed
-from ullage.codegen.lower.table import node_of
+from ullage.codegen.lower.table import int_of, node_of
 from ullage.codegen.schedule.constants import ConstantPool
 from ullage.codegen.schedule.facts import ModelFacts
+from ullage.graph.operators import LINEAR_CODES
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,11 @@ class Weights:
     facts: ModelFacts
     pool: ConstantPool
 
-    def packed_linear(self, weight: Node) -> Packed | None:
-        """The panels of a linear weight [outputs, inputs]; None if it is computed."""
+    def linear(self, anchor: Node) -> Packed | None:
+        """The panels of a linear's weight [outputs, inputs]; None if it is computed."""
+        weight = node_of(anchor.args[1])
+        if anchor.target is LINEAR_CODES:
+            return self.pool.coded(str(weight.target), str(node_of(anchor.args[2]).target), int_of(anchor.args[3]))
         return self.pool.panels(str(weight.target), 0) if self.facts.is_constant(weight) else None
 
     def convolution(self, anchor: Node) -> Packed:

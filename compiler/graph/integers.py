@@ -61,3 +61,67 @@ def _outputs(ref: ConstantRef) -> Iterator[torch.Tensor]:
     for start in range(0, ref.shape[0], step):
         stop = min(start + step, ref.shape[0])
         yield ref.read((slice(start, stop), *rest)).float().reshape(stop - start, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """A matrix [n, k] as codes of `bits` in groups of k: the codes (uint8), or with `scales_only` the scales (float16).
+
+    A group's scale maps its value of largest magnitude to the lowest code, or is less where cutting that value off
+    errs less in squares. (The former is how llama.cpp's Q4_0 uses all codes; the latter as in HQQ and AWQ searches.)
+    """
+
+    base: ConstantRef
+    bits: int
+    group: int
+    scales_only: bool
+
+    def read(self, box: Box) -> torch.Tensor:
+        """The box; reads whole groups."""
+        rows, columns = box
+        unit = 1 if self.scales_only else self.group
+        first, last = columns.start // unit, -(-columns.stop // unit)
+        values = self.base.read((rows, slice(first * self.group, last * self.group))).float()
+        groups = values.reshape(values.shape[0], last - first, self.group)
+        scales = _least_squares_scales(groups, self.bits)
+        if self.scales_only:
+            return scales.squeeze(-1)
+        codes = _codes(groups, scales, self.bits).reshape(values.shape[0], -1)
+        start = columns.start - first * self.group
+        return codes[:, start : start + columns.stop - columns.start].to(torch.uint8).contiguous()
+
+    @property
+    def key(self) -> str:
+        """What it is made of and how."""
+        return f"{'scales' if self.scales_only else 'codes'}[{self.bits},{self.group}]({self.base.source.key})"
+
+
+_CUTS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+
+
+def _least_squares_scales(groups: torch.Tensor, bits: int) -> torch.Tensor:
+    """float16 [n, groups, 1] for values [n, groups, group]; the best of a few, 1 for groups of zeros."""
+    places = groups.abs().argmax(-1, keepdim=True)
+    full = groups.gather(-1, places) / -(1 << (bits - 1))
+    best = errors = None
+    for cut in _CUTS if bits < 8 else _CUTS[:1]:
+        scales = (full * cut).half()
+        scales = torch.where(scales == 0, torch.ones_like(scales), scales)
+        decoded = (_codes(groups, scales, bits) - (1 << (bits - 1))) * scales.float()
+        found = (decoded - groups).square().sum(-1, keepdim=True)
+        best = scales if best is None or errors is None else torch.where(found < errors, scales, best)
+        errors = found if errors is None else torch.minimum(found, errors)
+    assert best is not None
+    return best
+
+
+def _codes(groups: torch.Tensor, scales: torch.Tensor, bits: int) -> torch.Tensor:
+    return (groups / scales.float()).round_().add_(1 << (bits - 1)).clamp_(0, (1 << bits) - 1)
+
+
+def grouped_weight(ref: ConstantRef, bits: int, group: int) -> tuple[ConstantRef, ConstantRef]:
+    """Codes (uint8 [n, k]) and scales (float16 [n, k / group]) of a matrix [n, k], made when they are read."""
+    outputs, inputs = ref.shape
+    codes = ConstantRef(ref.name, torch.uint8, ref.shape, Grouped(ref, bits, group, False))
+    scales = (outputs, inputs // group)
+    return codes, ConstantRef(f"{ref.name}_scales", torch.float16, scales, Grouped(ref, bits, group, True))

@@ -1,4 +1,4 @@
-"""Operators of our own: products of integers, which ATen has no functional form of.
+"""Operators of our own: products with integers, which ATen has no functional form of.
 
 Each has a slow, obviously right implementation (the truth for tests, and what errors are measured with) and one for
 fake tensors. Graphs may hold them after the passes that quantize.
@@ -73,6 +73,29 @@ def _(
     return torch.empty_like(like)
 
 
+@torch.library.custom_op(f"{LIBRARY}::linear_codes", mutates_args=())
+def _linear_codes(x: Tensor, codes: Tensor, scales: Tensor, bits: int) -> Tensor:
+    """Σ_k x[..., k] · (codes[n, k] − 2^(bits − 1)) · scales[n, k / group] as float32 [..., n].
+
+    x float32, codes uint8 [n, k], scales float16 [n, k / group]; the sizes of codes and scales give the group.
+    """
+    return F.linear(x.double(), decoded(codes, scales, bits).double()).float()
+
+
+@_linear_codes.register_fake
+def _(x: Tensor, codes: Tensor, scales: Tensor, bits: int) -> Tensor:
+    found = (x.dtype, codes.dtype, scales.dtype)
+    if found != (torch.float32, torch.uint8, torch.float16) or codes.shape[1] % scales.shape[1]:
+        raise ValueError(f"codes are uint8 with scales of float16, times float32, not {found}")
+    return x.new_empty((*x.shape[:-1], codes.shape[0]))
+
+
+def decoded(codes: Tensor, scales: Tensor, bits: int) -> Tensor:
+    """The weight [n, k] in float32 that codes stand for; exact."""
+    group = codes.shape[1] // scales.shape[1]
+    return (codes.float() - (1 << (bits - 1))) * scales.float().repeat_interleave(group, 1)
+
+
 def _check(x: Tensor, weight: Tensor) -> None:
     if x.dtype != torch.uint8 or weight.dtype != torch.int8:
         raise ValueError(f"products of integers are of uint8 and int8, not of {x.dtype} and {weight.dtype}")
@@ -80,3 +103,4 @@ def _check(x: Tensor, weight: Tensor) -> None:
 
 LINEAR_INT8 = torch.ops.ullage.linear_int8.default
 CONVOLUTION_INT8 = torch.ops.ullage.convolution_int8.default
+LINEAR_CODES = torch.ops.ullage.linear_codes.default

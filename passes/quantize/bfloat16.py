@@ -40,10 +40,15 @@ class Bfloat16(Pass):
         for node in list(candidates(model)):
             if chosen and node.name not in chosen:
                 continue
-            table = is_call(node, _EMBEDDING)
+            table = is_table(node)
             if log.allow("keep a table in bfloat16" if table else "multiply in bfloat16", node.name):
                 (_narrow_table if table else _narrow_product)(edit.at(node), node)
         edit.remove_dead()
+
+
+def is_table(node: Node) -> bool:
+    """Whether a candidate is a lookup in a table, and no product."""
+    return is_call(node, _EMBEDDING)
 
 
 def candidates(model: CapturedModel) -> Iterator[Node]:

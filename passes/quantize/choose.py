@@ -16,15 +16,17 @@ from torch.fx import Node
 
 from ullage.graph.captured import CapturedModel
 from ullage.passes.clean.common_subexpressions import CommonSubexpressions
-from ullage.passes.manager import PassManager, Rewrite
+from ullage.passes.manager import Pass, PassManager, Rewrite
 from ullage.passes.quantize import int8
 from ullage.passes.quantize.int8 import Range
 from ullage.passes.quantize.measure import Arguments, Results, Sample, relative_error, run_as_kernels
+from ullage.passes.quantize.names import Scheme
 from ullage.passes.quantize.schemes import (
     Option,
     is_lossy,
     options_of,
     passes_of,
+    passes_of_all,
     roundings,
 )
 
@@ -58,10 +60,9 @@ class Judge:
         exact = [run_as_kernels(model, sample, watch=watch) for sample in samples]
         return Judge(model, samples, exact, ranges, progress)
 
-    def narrowed(self, options: Sequence[Option]) -> Narrowed:
-        """The model rewritten by the options."""
-        passes = (*passes_of(options), CommonSubexpressions())
-        model, rewrites = PassManager(passes).run(self.model)
+    def narrowed(self, passes: Sequence[Pass]) -> Narrowed:
+        """The model rewritten by lossy passes."""
+        model, rewrites = PassManager((*passes, CommonSubexpressions())).run(self.model)
         return model, [r for r in rewrites if is_lossy(r.pass_name)]
 
     def error(self, options: Sequence[Option]) -> float:
@@ -87,7 +88,7 @@ def chosen(
     if len(taken) == len(options):
         taken += _most(judge, taken, options_of("int8", model, judge.ranges), allowed)
     while taken:
-        rewritten, rewrites = judge.narrowed(taken)
+        rewritten, rewrites = judge.narrowed(passes_of(taken))
         reached = judge.measured(rewritten)
         if reached <= allowed:
             return rewritten, [replace(rewrite, error=reached) for rewrite in rewrites]
@@ -95,10 +96,10 @@ def chosen(
     return model, []
 
 
-def forced(model: CapturedModel, scheme: str, samples: Sequence[Sample]) -> tuple[Narrowed, float]:
+def forced(model: CapturedModel, scheme: Scheme, samples: Sequence[Sample]) -> tuple[Narrowed, float]:
     """The model with every candidate of a scheme rewritten, and the relative error of that, whatever it is."""
     judge = Judge.of(model, samples, lambda done: None)
-    rewritten, rewrites = judge.narrowed(options_of(scheme, model, judge.ranges))
+    rewritten, rewrites = judge.narrowed(passes_of_all(scheme, model, judge.ranges))
     reached = judge.measured(rewritten)
     return (rewritten, [replace(rewrite, error=reached) for rewrite in rewrites]), reached
 

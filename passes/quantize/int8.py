@@ -1,8 +1,10 @@
 """Products in int8: a quarter of the bytes of float32 weights, and sums of products that are exact.
 
 Weights are int8 with a scale for each output. Activations are uint8: each row of a linear over its own range, found at
-run time, inputs of convolutions over a range that was measured on samples. Scales, biases and all else stay float32. (Jacob et al., "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference", 2018; rows at run time: Yao et al., "ZeroQuant", 2022.)
+run time, inputs of convolutions over a range that was measured on samples. Scales, biases and all else stay float32.
+
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2018;
+ranges of rows at run time: Yao et al., "ZeroQuant", 2022.
 """
 
 from __future__ import annotations
@@ -126,7 +128,7 @@ def _rewrite(edit: Editor, node: Node, known: Range | None) -> None:
 
 
 def _unscaled(edit: Editor, node: Node, product: Node, rows: _Rows, whole: IntegerWeight, name: str) -> Node:
-    """What the sums of products of codes stand for: (sum − zero · Σ weights) · scale of the row · scale of the output."""
+    """What sums of products of codes stand for: (sum − zero · Σ weights) · scale of the row · scale of the output."""
     extra = (1,) * (0 if is_call(node, _LINEAR) else value_of(node).dim() - 2)
 
     def constant(role: str, values: torch.Tensor) -> Node:

@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 
-import torch
 from torch.fx import Node
 
 from ullage.graph.captured import CapturedModel
-from ullage.passes.edit import is_call, static_shape, value_of
+from ullage.passes.edit import static_shape, value_of
 from ullage.passes.manager import Pass
 from ullage.passes.quantize import bfloat16, int8
-from ullage.passes.quantize.int8 import Range
+from ullage.passes.quantize.bfloat16 import Bfloat16
+from ullage.passes.quantize.int8 import Int8, Range
 from ullage.passes.quantize.measure import Rounding
+from ullage.passes.quantize.names import Scheme
+from ullage.passes.quantize.weight_only import WeightOnly
 
 _MULTIPLICATIONS_OF_AN_ELEMENT = 16
 """Reading four bytes from memory takes about as long as so many multiplications (a machine's balance)."""
-_PASSES: Mapping[str, type[bfloat16.Bfloat16] | type[int8.Int8]] = {"bfloat16": bfloat16.Bfloat16, "int8": int8.Int8}
+_PASSES: Mapping[str, type[Bfloat16] | type[Int8]] = {"bfloat16": Bfloat16, "int8": Int8}
+_LOSSY = frozenset({Bfloat16.name, Int8.name, WeightOnly.name})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,20 @@ def passes_of(options: Iterable[Option]) -> tuple[Pass, ...]:
     return tuple(_PASSES[scheme](" ".join(texts)) for scheme, texts in names.items())
 
 
+def passes_of_all(scheme: Scheme, model: CapturedModel, ranges: Mapping[str, Range]) -> tuple[Pass, ...]:
+    """The passes that rewrite all that a scheme can; those for weights in integers keep tables in bfloat16."""
+    if scheme.kind == "bfloat16":
+        return (Bfloat16(),)
+    tables = Bfloat16(" ".join(node.name for node in bfloat16.candidates(model) if bfloat16.is_table(node)))
+    products = passes_of(options_of("int8", model, ranges))
+    if scheme.kind == "weights":
+        products = (WeightOnly(scheme.bits, scheme.group),)
+    return (*products, tables) if tables.only else products
+
+
 def is_lossy(pass_name: str) -> bool:
     """Whether a pass is one of a scheme."""
-    return pass_name in _PASSES
+    return pass_name in _LOSSY
 
 
 def roundings(options: Sequence[Option]) -> dict[str, Rounding]:
@@ -78,7 +92,7 @@ def roundings(options: Sequence[Option]) -> dict[str, Rounding]:
 
 def gain(node: Node) -> float:
     """What narrowing a node saves; dynamic sizes are taken at their hints."""
-    is_table = is_call(node, torch.ops.aten.embedding.default)
+    is_table = bfloat16.is_table(node)
     weight = static_shape(node.args[0 if is_table else 1])  # type: ignore[arg-type]
     assert weight is not None
     stored = _MULTIPLICATIONS_OF_AN_ELEMENT * prod(weight)

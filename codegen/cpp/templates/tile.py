@@ -149,7 +149,7 @@ def tile_function(shape: TileShape) -> str:
 
 def tile_body(shape: TileShape, name: str, parameters: str, finish: Iterable[str]) -> Iterator[str]:
     """Lines of a C++ function that forms the sums `c{row}_{vector}` of a tile and then runs the lines `finish`."""
-    element, lanes = ELEMENT[shape.weight], shape.lanes
+    element = ELEMENT[shape.weight]
     rows, vectors = range(shape.rows), range(shape.vectors)
     yield (
         f"static __attribute__((noinline)) void {name}(const float *const *a, const {element} *const *b, "

@@ -96,5 +96,5 @@ def row_blocks(m: Expr, threads: int, tile_rows: int, most: int, others: Expr | 
 
 
 def chunk_steps(k: Expr, group: int = 1) -> Expr:
-    """Steps of every chunk of k but the last: the fewest equal chunks of at most about `CHUNK_STEPS`, in whole groups."""
+    """Steps of every chunk of k but the last: the fewest equal chunks of about `CHUNK_STEPS`, in whole groups."""
     return align(ceil_div(k, ceil_div(k, CHUNK_STEPS)), group)

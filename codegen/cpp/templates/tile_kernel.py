@@ -73,8 +73,8 @@ def _check_codes(weight: PackedPanels, codes: Codes, dtypes: Mapping[str, str]) 
     suits = codes.bits in (2, 3, 4, 8) and codes.group > 0 and codes.group % 32 == 0 and weight.k % codes.group == 0
     if not suits or weight.word != 1 or set(dtypes.values()) != {"float32"}:
         raise InputError(
-            f"codes are of 2, 3, 4 or 8 bits, in groups of a multiple of 32 that divides k, times float32; found {codes}, "
-            f"k = {weight.k}, operands {dtypes}."
+            "codes are of 2, 3, 4 or 8 bits, in groups of a multiple of 32 that divides k, times float32; "
+            f"found {codes}, k = {weight.k}, operands {dtypes}."
         )
 
 

@@ -14,6 +14,7 @@ from ullage.driver import Options, Prepared, prepare
 from ullage.frontends.load import load_model
 from ullage.graph.captured import CapturedModel
 from ullage.passes.pipelines import run_clean
+from ullage.passes.quantize.names import parse_scheme
 from ullage.target import Target
 
 
@@ -88,4 +89,4 @@ def lossy(
     """A model compiled with an accuracy, or by a scheme, judged on the inputs."""
     model = load_model(copy.deepcopy(module), inputs)
     accuracy = "exact" if allowed is None else allowed
-    return prepare(model, Options(target, accuracy, scheme, samples(model, inputs)))
+    return prepare(model, Options(target, accuracy, parse_scheme(scheme), samples(model, inputs)))

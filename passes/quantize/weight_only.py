@@ -1,0 +1,87 @@
+"""Weights of linears as codes of few bits in groups; activations and sums stay float32.
+
+For products that wait for their weights: of one row, or where weights stream from disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from ullage.errors import InputError
+from ullage.graph.captured import CapturedModel
+from ullage.graph.constants import ConstantRef
+from ullage.graph.integers import grouped_weight
+from ullage.graph.operators import LINEAR_CODES, decoded
+from ullage.graph.sources import InMemory
+from ullage.passes.edit import Editor, calls, is_call, is_tensor, value_of
+from ullage.passes.manager import Pass, RewriteLog
+
+aten = torch.ops.aten
+BITS = (8, 4, 3, 2)
+GROUPS = (32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class WeightOnly(Pass):
+    """Keeps constant float32 weights of linears as codes of `bits` with a float16 scale for each `group` values.
+
+    `only` names the nodes to rewrite, separated by spaces; empty: all candidates.
+    """
+
+    name = "weight_only"
+    bits: int = 4
+    group: int = 32
+    only: str = ""
+
+    def __post_init__(self) -> None:
+        if self.bits not in BITS or self.group not in GROUPS:
+            raise InputError(f"weights are kept in {BITS} bits by {GROUPS}, not in {self.bits} by {self.group}.")
+
+    def run(self, model: CapturedModel, log: RewriteLog) -> None:
+        """Rewrite the chosen nodes in place."""
+        chosen = frozenset(self.only.split())
+        edit = Editor.of(model)
+        for node in list(candidates(model, self.group)):
+            if (chosen and node.name not in chosen) or not log.allow(f"keep weights in {self.bits} bits", node.name):
+                continue
+            _rewrite(edit.at(node), node, self.bits, self.group)
+        edit.remove_dead()
+
+
+def candidates(model: CapturedModel, group: int) -> Iterator[Node]:
+    """float32 linears with constant weights whose rows are whole groups."""
+    edit = Editor.of(model)
+    for node in calls(model.module.graph):
+        if is_call(node, aten.linear.default) and _suits(edit, node, group):
+            yield node
+
+
+def _suits(edit: Editor, node: Node, group: int) -> bool:
+    x, ref = node.args[0], edit.constant(node.args[1])
+    if ref is None or not is_tensor(x) or any(t != torch.float32 for t in (ref.dtype, value_of(x).dtype)):
+        return False
+    return ref.shape[1] % group == 0
+
+
+def _rewrite(edit: Editor, node: Node, bits: int, group: int) -> None:
+    x, weight, bias = node.args if len(node.args) > 2 else (*node.args, None)
+    ref = edit.constant(weight)
+    assert ref is not None
+    codes, scales = (edit.add_constant(part) for part in grouped_weight(ref, bits, group))
+    result = edit.call(LINEAR_CODES, x, codes, scales, bits)
+    if bias is not None:
+        result = edit.call(aten.add.Tensor, result, bias)
+    node.replace_all_uses_with(result)
+
+
+def rounded(args: tuple[Any, ...], bits: int, group: int) -> tuple[Any, ...]:
+    """Arguments of a linear with the weight that its codes stand for."""
+    x, weight, *rest = args
+    held = ConstantRef("weight", weight.dtype, tuple(weight.shape), InMemory(weight))
+    codes, scales = (part.read() for part in grouped_weight(held, bits, group))
+    return (x, decoded(codes, scales, bits), *rest)
