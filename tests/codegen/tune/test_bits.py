@@ -23,6 +23,7 @@ from ullage.codegen.tune.retile import with_tilings
 from ullage.driver import Options, Prepared
 from ullage.frontends.load import load_model
 from ullage.passes.pipelines import run_clean
+from ullage.plan.steps import Step
 from ullage.runtime.load import load
 from ullage.target import Target
 
@@ -95,6 +96,13 @@ def test_tilings_keep_all_bits_of_every_length(tmp_path: Path) -> None:
         assert all(np.array_equal(x, y) for x, y in zip(results, wanted, strict=True))
 
 
+def pairs_of(again: Scheduled, target: Target) -> tuple[list[Step], list[Step]]:
+    """The steps of the schedule without tilings, and of one with."""
+    both = (scheduled(target).schedule.steps, again.schedule.steps)
+    before, after = ([step for step in steps if isinstance(step, Step)] for steps in both)
+    return before, after
+
+
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_every_candidate_makes_a_kernel_with_the_same_operands(target: Target) -> None:
     for symbol, spec in scheduled(target).specs.items():
@@ -104,10 +112,11 @@ def test_every_candidate_makes_a_kernel_with_the_same_operands(target: Target) -
         proposed = candidates(spec, target, {})
         assert proposed and spec.tiling not in proposed
         for tiling in proposed:
-            (kernel,) = (
-                k for k in with_tilings(scheduled(target), {symbol: tiling}, target).kernels.values()
-                if k.symbol not in scheduled(target).kernels or k.symbol == symbol
-            )  # fmt: skip
+            again = with_tilings(scheduled(target), {symbol: tiling}, target)
+            (step,) = (new for old, new in zip(*pairs_of(again, target), strict=True) if old.kernel == symbol)
+            kernel = again.kernels[step.kernel]
+            needs = (kernel.tasks, kernel.shared_bytes, kernel.thread_bytes)
+            assert (step.tasks, step.shared_bytes, step.thread_bytes) == needs
             assert (kernel.buffers, kernel.dims, kernel.tiled) == (own.buffers, own.dims, own.tiled)
 
 
