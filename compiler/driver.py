@@ -7,15 +7,12 @@ because the code that it counts exists.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
-
-import torch
 
 from ullage.artifact.manifest import About
 from ullage.artifact.manifest import Rewrite as RewriteNote
@@ -29,6 +26,7 @@ from ullage.doctor import rates_file, rates_key
 from ullage.errors import AccuracyNotMet
 from ullage.graph.captured import CapturedModel
 from ullage.graph.collector import resting_collector
+from ullage.graph.threads import one_torch_thread
 from ullage.machine import rates_for
 from ullage.passes.manager import Rewrite
 from ullage.passes.pipelines import run_clean
@@ -101,17 +99,6 @@ def _quantized(model: CapturedModel, options: Options) -> Narrowed:
     return chosen(model, options.accuracy, options.samples, lambda done: options.report("judge", done / 10))
 
 
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Inside, torch computes on the calling thread: tiles are too small to share, and threads wait by spinning."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 @dataclass(frozen=True)
 class Prepared:
     """A model ready to be planned at any budget and written."""
@@ -170,7 +157,7 @@ class Prepared:
     def _write_constants(self, writer: ArtifactWriter, plan: Plan) -> None:
         total = max(1, sum(c.tiles * c.tile_bytes for c in plan.constants))
         done = 0
-        with _one_torch_thread():
+        with one_torch_thread():
             for info in sorted(plan.constants, key=lambda c: c.file_offset):
                 self.options.report("pack weights", 0.7 + 0.3 * done / total)
                 writer.add_constant(info, self._runs(info.name, info.tiles))

@@ -12,6 +12,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.overrides import TorchFunctionMode
 
 from ullage.errors import CaptureError
+from ullage.graph.fake import fake_tensor
 
 _PARAMETER_FACTORIES = frozenset({
     torch.empty, torch.empty_like, torch.rand, torch.randn, torch.rand_like, torch.randn_like, torch.normal,
@@ -74,7 +75,6 @@ def _tables(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _fake(old: torch.Tensor, dtype: torch.dtype, mode: FakeTensorMode) -> torch.Tensor:
     """A fake tensor in the place of another one; a `Parameter` is told by a mark, since making one is slow here."""
-    shape = torch.empty(old.shape, dtype=dtype if old.is_floating_point() else old.dtype, device="meta")
-    fake: Any = FakeTensor(mode, shape, torch.device("cpu"))
+    fake: Any = fake_tensor(mode, old.shape, dtype if old.is_floating_point() else old.dtype)
     fake._is_param = isinstance(old, nn.Parameter)
     return fake  # type: ignore[no-any-return]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 import torch
@@ -15,7 +16,9 @@ from torch.utils import _pytree as pytree
 
 from ullage.graph.captured import CapturedModel, graph_module
 from ullage.graph.constants import ConstantRef
+from ullage.graph.fake import fake_tensor, traits
 
+aten = torch.ops.aten
 Target = Any
 """What a call node calls: an ATen overload, or a function on symbolic sizes."""
 SMALL_BYTES = 256 * 1024
@@ -29,6 +32,10 @@ class Editor:
     model: CapturedModel
     mode: FakeTensorMode
     anchor: Node | None = None
+    _results: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+    """Fake results of calls by operator and traits of the arguments: equal layers ask for the same ones."""
+    _behind: list[Node] = field(default_factory=list, repr=False, compare=False)
+    """The node that followed the last constant when one was added."""
 
     @staticmethod
     def of(model: CapturedModel) -> Editor:
@@ -42,7 +49,7 @@ class Editor:
 
     def at(self, anchor: Node) -> Editor:
         """The same editor, inserting before `anchor`."""
-        return replace(self, anchor=anchor)
+        return Editor(self.model, self.mode, anchor, self._results, self._behind)
 
     def call(self, target: Target, *args: Any, **kwargs: Any) -> Node:
         """A new call node with its fake value; raises what the operator raises for illegal arguments."""
@@ -58,8 +65,22 @@ class Editor:
 
         Composite operators need the Python dispatcher for symbolic sizes (torch 2.11 fails in `linear` without).
         """
-        with self.mode, enable_python_dispatcher(), torch.no_grad():
-            return target(*map_arg(args, value_of), **map_arg(kwargs, value_of))
+        own, named = map_arg(args, value_of), map_arg(kwargs, value_of)
+        key = traits([*own, *named, *named.values()])
+        if key is not None and (target, key) in self._results:
+            return self._results[target, key]
+        result = self._reshaped(*own) if key is not None and target is aten.reshape.default else None
+        if result is None:
+            with self.mode, enable_python_dispatcher(), torch.no_grad():
+                result = target(*own, **named)
+        if key is not None:
+            self._results[target, key] = result
+        return result
+
+    def _reshaped(self, source: torch.Tensor, shape: list[int]) -> torch.Tensor | None:
+        """A reshape's result, which torch takes milliseconds to find; None for sizes that are open or do not fit."""
+        fits = min(shape, default=1) > 0 and math.prod(shape) == source.numel()
+        return fake_tensor(self.mode, shape, source.dtype) if fits else None
 
     def constant(self, node: object) -> ConstantRef | None:
         """The reference behind a constant placeholder, None for anything else."""
@@ -75,15 +96,21 @@ class Editor:
         with self.graph.inserting_before(self._behind_constants()):
             node = self.graph.create_node("placeholder", ref.name, name=ref.name)
         node.target = node.name
-        with self.mode:
-            node.meta["val"] = torch.empty(ref.shape, dtype=ref.dtype)
+        node.meta["val"] = fake_tensor(self.mode, ref.shape, ref.dtype)
         self.model.constants[node.name] = ref
         return node
 
     def _behind_constants(self) -> Node:
-        constants = self.model.constants
-        nodes: Iterable[Node] = self.graph.nodes
-        return next(node for node in nodes if node.op != "placeholder" or node.name not in constants)
+        if not (self._behind and self._follows_constants(self._behind[0])):
+            nodes: Iterable[Node] = self.graph.nodes
+            self._behind[:] = [next(node for node in nodes if not self._is_constant(node))]
+        return self._behind[0]
+
+    def _follows_constants(self, node: Node) -> bool:
+        return not node._erased and self._is_constant(node.prev) and not self._is_constant(node)
+
+    def _is_constant(self, node: Node) -> bool:
+        return node.op == "placeholder" and node.name in self.model.constants
 
     def has_dead(self) -> bool:
         """Whether `remove_dead` would erase anything."""

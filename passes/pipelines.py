@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ullage.graph.captured import CapturedModel
+from ullage.graph.threads import one_torch_thread
 from ullage.passes.clean.batch_norm import BatchNorm
 from ullage.passes.clean.canonicalize import Canonicalize
 from ullage.passes.clean.common_subexpressions import CommonSubexpressions
@@ -67,6 +68,7 @@ def parse(text: str) -> tuple[Pass, ...]:
     return parse_pipeline(text, KNOWN)
 
 
+@one_torch_thread()
 def run_clean(
     captured: CapturedModel, instruments: Sequence[Instrument] = (), fuel: int | None = None
 ) -> tuple[CapturedModel, list[Rewrite]]:
