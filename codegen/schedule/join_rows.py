@@ -7,9 +7,10 @@ row kernel reads is not kept: it is computed where the row kernel's result goes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
-from ullage.codegen.emit import walks_points
+from ullage.codegen.emit import Spec, walks_points
 from ullage.codegen.loops.ir import Const, Expr, Load, LoopKernel, walk
 from ullage.codegen.loops.normal import normalise, reduces
 from ullage.codegen.loops.traverse import expressions, with_buffers
@@ -35,6 +36,10 @@ _WEIGHTS_BYTES = 4 << 20
 Step = Lowered | Gather
 
 
+Names = tuple[tuple[str, str], ...]
+"""Pairs of a row kernel's own name of a buffer, and its name in the product's kernel."""
+
+
 @dataclass
 class RowJoiner:
     """Joins row kernels to products over a list of steps; `storages` loses what is no longer needed."""
@@ -43,6 +48,8 @@ class RowJoiner:
     storages: list[Storage]
     target: Target
     dim_max: dict[str, int]
+    known: dict[tuple[Gemm | Conv2d, LoopKernel, Names], Gemm | Conv2d | None] = field(default_factory=dict)
+    """What was joined already, since equal layers join equal kernels."""
 
     def run(self) -> None:
         """Join what can be joined."""
@@ -56,12 +63,26 @@ class RowJoiner:
             product = self.steps[start]
             if not isinstance(product, Lowered) or product.writes().isdisjoint(rows.reads()):
                 continue
-            found = join(product, rows, kernel, self.target, self.dim_max)
+            found = self._joined(product, rows, kernel)
             place = None if found is None else self._place(start, end)
             if found is not None and place is not None:
                 self.steps[place] = self._in_place(found, product, rows)
                 del self.steps[end if place == start else start]
                 return
+
+    def _joined(self, product: Lowered, rows: Lowered, kernel: LoopKernel) -> Lowered | None:
+        """One kernel of both; None if there is none or it does not pay."""
+        spec, names = product.spec, _names(product, rows)
+        if names is None or not _may_join(spec) or not pays(spec, self.target, self.dim_max):
+            return None
+        key = (spec, kernel, tuple(names.items()))
+        if key not in self.known:
+            self.known[key] = join(*key, self.target, self.dim_max)
+        joined = self.known[key]
+        if joined is None:
+            return None
+        operands = {**product.operands, **{names[name]: operand for name, operand in rows.operands.items()}}
+        return Lowered(f"{product.name}+{rows.name}", joined, operands)
 
     def _place(self, start: int, end: int) -> int | None:
         """Which of the two steps' places the joined one can take; None if what lies between needs both orders."""
@@ -98,30 +119,27 @@ def _merged(joined: Lowered, read: Operand, written: Operand) -> Lowered:
     return Lowered(joined.name, replace(spec, buffers=rest, epilogue=epilogue, rows=rows), operands)
 
 
-def join(
-    product: Lowered, rows: Lowered, kernel: LoopKernel, target: Target, dim_max: dict[str, int]
-) -> Lowered | None:
-    """One kernel of a product and a loop kernel over its rows; None if the loop kernel does not go row by row."""
-    spec = product.spec
+def _may_join(spec: Spec) -> TypeGuard[Gemm | Conv2d]:
     if not isinstance(spec, Gemm | Conv2d) or spec.rows is not None or not isinstance(spec.weight, PackedPanels):
+        return False
+    return not (isinstance(spec, Conv2d) and spec.transposed)
+
+
+def join(
+    product: Gemm | Conv2d, rows: LoopKernel, names: Names, target: Target, dim_max: dict[str, int]
+) -> Gemm | Conv2d | None:
+    """One kernel of a product and a loop kernel over its rows; None if the loop kernel does not go row by row."""
+    plain = with_buffers(normalise(rows), dict(names))
+    if not (walks_points(plain, target) and _row_by_row(product, plain, dim_max)):
         return None
-    if isinstance(spec, Conv2d) and spec.transposed:
-        return None
-    names = _names(product, rows)
-    if names is None:
-        return None
-    plain = with_buffers(normalise(kernel), names)
-    if not (pays(spec, target, dim_max) and walks_points(plain, target) and _row_by_row(spec, plain, dim_max)):
-        return None
-    operands = {**product.operands, **{names[name]: operand for name, operand in rows.operands.items()}}
-    more = [b for b in plain.buffers if b.access != "local" and b.name not in product.operands]
-    joined = replace(
-        spec,
-        buffers=(*spec.buffers, *more),
-        dims=tuple(sorted({*spec.dims, *plain.dims})),
+    own = {b.name for b in product.buffers}
+    more = [b for b in plain.buffers if b.access != "local" and b.name not in own]
+    return replace(
+        product,
+        buffers=(*product.buffers, *more),
+        dims=tuple(sorted({*product.dims, *plain.dims})),
         rows=plain,
     )
-    return Lowered(f"{product.name}+{rows.name}", joined, operands)
 
 
 def pays(spec: Gemm | Conv2d, target: Target, dim_max: dict[str, int]) -> bool:

@@ -142,6 +142,35 @@ def test_rows_beyond_one_block_for_each_thread_stay_apart() -> None:
     assert joined(schedule(Function(layer_norm, **TENSORS), (torch.randn(1, 400, 96),))) == 0
 
 
+class Layers(nn.Module):
+    """Equal layers: a product, and a norm of its sum with what came before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.products = nn.ModuleList(nn.Linear(96, 96) for _ in range(4))
+        self.norm = nn.LayerNorm(96)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for product in self.products:
+            x = self.norm(x + product(x))
+        return x
+
+
+def test_equal_layers_are_joined_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+    joining = join_rows.join
+
+    def noting(*arguments: Any) -> Any:
+        tried.append("join")
+        return joining(*arguments)
+
+    monkeypatch.setattr(join_rows, "join", noting)
+    module = Layers().eval()
+    scheduled = schedule(module, (X,))
+    assert joined(scheduled) == 1 and len(scheduled.schedule.steps) == 4 and len(tried) == 1
+    check(scheduled, module, (X,))
+
+
 class Blocks(nn.Module):
     """Products whose tiles are many, with norms: budgets cut them into several launches."""
 
