@@ -157,6 +157,8 @@ def bench(
         raise InputError(f"--against {', '.join(unknown)}: unknown; there are {', '.join(SYSTEMS)}.")
     scratch = Scratch()
     is_artifact, model = Path(subject).suffix == ".ullage", reference or subject
+    if is_artifact and tune is not None:
+        raise InputError(f"--tune is for models, {subject} is compiled already.")
     if is_artifact and reference is None:
         return _alone(Path(subject), budget, names, scratch.path, rounds, threads)
     options = CompileOptions(

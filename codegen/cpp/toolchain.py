@@ -67,7 +67,9 @@ class Compiler:
         """Flags that allow exactly the instructions of a target."""
         if not self.is_zig:
             return target.compiler_flags
-        return ("-mcpu=" + "+".join(("baseline", *(f.removeprefix("-m") for f in target.compiler_flags))),)
+        features = (f.removeprefix("-m") for f in target.compiler_flags if f.startswith("-m"))
+        others = (f for f in target.compiler_flags if not f.startswith("-m"))
+        return ("-mcpu=" + "+".join(("baseline", *features)), *others)
 
     @property
     def link_flags(self) -> tuple[str, ...]:
@@ -117,7 +119,10 @@ def compile_objects(
     flags: Sequence[str] = (),
     compiler: Compiler | None = None,
 ) -> tuple[Object, ...]:
-    """Object files that define all kernels (each symbol once or more, weakly); raises ToolchainError."""
+    """Object files that define all kernels (each symbol once or more, weakly); raises ToolchainError.
+
+    Their order does not depend on which of them were cached.
+    """
     made = compiler or find_compiler()
     build = _Build(made, target, cache, (*KERNEL_FLAGS, *made.instruction_set(target), *flags))
     distinct = {k.symbol: k for k in kernels}
@@ -125,7 +130,7 @@ def compile_objects(
     missing = [k for k in distinct.values() if found[k.symbol] is None]
     compiled = _in_parallel(build.compile, _files(missing))
     known = {o.data: o for o in found.values() if o is not None}
-    return (*known.values(), *compiled)
+    return tuple(sorted((*known.values(), *compiled), key=lambda o: sorted(o.symbols)))
 
 
 def link_shared(

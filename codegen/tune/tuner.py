@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Protocol
 
-from ullage.codegen.cache import Cache
+from ullage.codegen.cache import Cache, default_directory
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.schedule.build import Scheduled
 from ullage.codegen.tiling import AnyTiling, show_tiling
@@ -23,6 +23,8 @@ from ullage.target import Target
 
 _FIRST_OPENING_SECONDS = 1.0
 """What compiling the candidates of a kernel is taken to last before it has been seen."""
+_OBJECTS, _OBJECTS_BYTES = "tuning-objects", 64 << 20
+"""Candidates have a cache of their own: sharing object files with them would put their code beside a model's."""
 _MISTAKEN = 3.0
 """Launches may take so many times as long as the cost model says."""
 
@@ -60,7 +62,8 @@ class Request:
         """How kernels are measured: by the executor, unless told otherwise."""
         if self.open is not None:
             return self.open
-        return lambda work, kernels: Stage(work, kernels, self.target, Cache.default())
+        cache = Cache(default_directory() / _OBJECTS, _OBJECTS_BYTES)
+        return lambda work, kernels: Stage(work, kernels, self.target, cache)
 
 
 @dataclass(frozen=True, slots=True)
