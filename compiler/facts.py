@@ -89,8 +89,8 @@ def held_parts(plan: Plan) -> dict[str, int]:
 
 
 def tuning_json(tuning: Tuning) -> dict[str, Any]:
-    """What was tuned: seconds spent, the time of a run that is expected over that without, and each kernel's choice."""
-    keys = ("kernel", "launches", "share", "choice", "ratio", "tried", "measured")
+    """What was tuned: seconds spent, the kernels' expected time over that with their own tilings, and each choice."""
+    keys = ("kernel", "launches", "seconds", "choice", "ratio", "tried", "measured")
     kernels = [{"where": k.name} | {key: getattr(k, key) for key in keys} for k in tuning.kernels]
     return {"seconds": tuning.seconds, "expected_ratio": tuning.ratio, "left": tuning.left, "kernels": kernels}
 

@@ -59,8 +59,8 @@ def _tuning_lines(tuning: Tuning) -> list[str]:
     others = [kernel for kernel in tuning.kernels if kernel.ratio < 1]
     return [
         f"tuning: {len(others)} of {len(tuning.kernels)} kernels with another tiling ({measured} measured now in "
-        f"{seconds_text(tuning.seconds)}, the rest kept from before, {tuning.left} left); a run is expected to take "
-        f"{tuning.ratio:.3f} of its time",
+        f"{seconds_text(tuning.seconds)}, the rest kept from before, {tuning.left} left); together the kernels are "
+        f"expected to take {tuning.ratio:.3f} of {seconds_text(sum(k.seconds for k in tuning.kernels))}",
         *(f"  {k.name} ×{k.launches}: {k.choice}, {k.ratio:.3f} of its time, {k.tried} tried" for k in others),
     ]
 
@@ -179,8 +179,15 @@ def _kernel_table(facts: Facts) -> str:
 
 
 def _tuning_table(tuning: Tuning) -> str:
-    rows = [(k.name, k.launches, f"{k.share:.1%}", k.tried, k.choice, f"{k.ratio:.3f}") for k in tuning.kernels]
-    header = ["kernel", "launches per run", "share by the cost model", "tried", "tiling", "its time over the own one's"]
+    rows = [(k.name, k.launches, seconds_text(k.seconds), k.tried, k.choice, f"{k.ratio:.3f}") for k in tuning.kernels]
+    header = [
+        "kernel",
+        "launches per run",
+        "time with the own tiling",
+        "tried",
+        "tiling",
+        "its time over the own one's",
+    ]
     return _table(header, rows, numbers=(1, 2, 3, 5))
 
 

@@ -62,12 +62,13 @@ def source_hash() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What measuring a kernel came to: the tiling, its median time over that of the template's own (1: that one), and
-    how many others were tried."""
+    """What measuring a kernel came to: the tiling, its median time over that of the template's own (1: that one), how
+    many others were tried, and the median seconds of a launch with the template's own (0: not measured)."""
 
     tiling: AnyTiling
     ratio: float
     tried: int
+    own_seconds: float
 
 
 @dataclass
@@ -120,7 +121,7 @@ def _document(signature: Signature, choices: Mapping[str, Choice]) -> bytes:
 
 def _entry(choice: Choice) -> dict[str, Any]:
     kind = next(kind for kind, known in _KINDS.items() if isinstance(choice.tiling, known))
-    return {"kind": kind, "tiling": asdict(choice.tiling), "ratio": choice.ratio, "tried": choice.tried}
+    return {"kind": kind, **asdict(choice)}
 
 
 def _choices(document: Any, signature: Signature) -> dict[str, Choice]:
@@ -134,10 +135,10 @@ def _choices(document: Any, signature: Signature) -> dict[str, Choice]:
 
 def _choice(entry: Any) -> Choice:
     tiling = msgspec.convert(entry["tiling"], _KINDS[entry["kind"]], strict=True)
-    ratio = msgspec.convert(entry["ratio"], float)
-    if not 0.0 < ratio <= 1.0:
-        raise ValueError(f"a ratio of {ratio}")
-    return Choice(tiling, ratio, msgspec.convert(entry["tried"], int))
+    ratio, seconds = (msgspec.convert(entry[name], float) for name in ("ratio", "own_seconds"))
+    if not (0.0 < ratio <= 1.0 and 0.0 <= seconds < float("inf")):
+        raise ValueError(f"a ratio of {ratio}, {seconds} seconds")
+    return Choice(tiling, ratio, msgspec.convert(entry["tried"], int), seconds)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -68,12 +68,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What became of one kernel; `ratio` is the chosen tiling's time over that of the template's own."""
+    """What became of one kernel; `ratio` is the chosen tiling's time over that of the template's own, `seconds` what
+    all launches of a run take with the template's own, as measured."""
 
     kernel: str
     name: str
     launches: int
-    share: float
+    seconds: float
     choice: str
     ratio: float
     tried: int
@@ -91,8 +92,17 @@ class Tuning:
 
     @property
     def ratio(self) -> float:
-        """The expected time of a run over that without tuning, by the cost model's shares."""
-        return 1.0 - sum(k.share * (1.0 - k.ratio) for k in self.kernels)
+        """What the kernels are expected to take together over what they took with their own tilings."""
+        own = sum(k.seconds for k in self.kernels)
+        return sum(k.seconds * k.ratio for k in self.kernels) / own if own else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Contest:
+    """Ratios of the tilings that were not given up, and seconds of the template's own."""
+
+    ratios: dict[AnyTiling, list[float]]
+    own_seconds: list[float]
 
 
 @dataclass
@@ -125,18 +135,21 @@ class _Session:
         own = work.spec.tiling
         dims = dict(zip(work.kernel.dims, work.dims, strict=True))
         singles = self._distinct(work, candidates(work.spec, self.request.target, dims))
-        ratios = self._contest(work, singles)
-        if ratios is None:
+        if not singles:
+            return Choice(own, 1.0, 0, 0.0)
+        contest = self._contest(work, singles)
+        if contest is None:
             return None
-        promising = _ranked({tiling: found for tiling, found in ratios.items() if median(found) < 1.0})
+        promising = _ranked({tiling: found for tiling, found in contest.ratios.items() if median(found) < 1.0})
         pairs = self._distinct(work, merged(promising))
         if pairs:
-            ratios = self._contest(work, {promising[0]: singles[promising[0]]} | pairs)
-        if ratios is None:
+            contest = self._contest(work, {promising[0]: singles[promising[0]]} | pairs)
+        if contest is None:
             return None
-        taken = {tiling: found for tiling, found in ratios.items() if self.request.rule.takes(found)}
+        taken = {tiling: found for tiling, found in contest.ratios.items() if self.request.rule.takes(found)}
         best = next(iter(_ranked(taken)), own)
-        return Choice(best, median(taken[best]) if taken else 1.0, len(singles) + len(pairs))
+        ratio = median(taken[best]) if taken else 1.0
+        return Choice(best, ratio, len(singles) + len(pairs), median(contest.own_seconds))
 
     def _distinct(self, work: Work, tilings: Sequence[AnyTiling]) -> dict[AnyTiling, Kernel]:
         """The tilings that make kernels which differ from the own one and from each other."""
@@ -148,10 +161,8 @@ class _Session:
                 found[tiling] = kernel
         return found
 
-    def _contest(self, work: Work, entries: Mapping[AnyTiling, Kernel]) -> dict[AnyTiling, list[float]] | None:
-        """Ratios of all that were not given up, by tiling; None if the time ends before that is known."""
-        if not entries:
-            return {}
+    def _contest(self, work: Work, entries: Mapping[AnyTiling, Kernel]) -> _Contest | None:
+        """The tilings beside the own one; None if the time ends before there is a decision."""
         if self.left_seconds() < self.opening_seconds:
             return None
         began = self.request.clock()
@@ -162,12 +173,11 @@ class _Session:
         finally:
             bench.close()
 
-    def _rounds(
-        self, bench: Bench, tilings: Sequence[AnyTiling], predicted_seconds: float
-    ) -> dict[AnyTiling, list[float]] | None:
+    def _rounds(self, bench: Bench, tilings: Sequence[AnyTiling], predicted_seconds: float) -> _Contest | None:
         rule, count = self.request.rule, self.request.rule.batch
         took = _MISTAKEN * predicted_seconds * (len(tilings) + 1) * (count + 1)
         ratios: dict[AnyTiling, list[float]] = {tiling: [] for tiling in tilings}
+        own: list[float] = []
         alive = list(range(1, len(tilings) + 1))
         for batch in range(rule.batches):
             if not alive:
@@ -177,14 +187,14 @@ class _Session:
             began = self.request.clock()
             order = [0, *alive] if batch % 2 == 0 else [*reversed(alive), 0]
             for seconds in bench.rounds(order, count):
-                own = seconds[order.index(0)]
+                own.append(seconds[order.index(0)])
                 for number in alive:
-                    ratios[tilings[number - 1]].append(seconds[order.index(number)] / own)
+                    ratios[tilings[number - 1]].append(seconds[order.index(number)] / own[-1])
             each = (self.request.clock() - began) / count
             count = rule.rounds(each)
             took = each * count
             alive = [number for number in alive if not rule.gives_up(ratios[tilings[number - 1]])]
-        return {tilings[number - 1]: ratios[tilings[number - 1]] for number in alive}
+        return _Contest({tilings[number - 1]: ratios[tilings[number - 1]] for number in alive}, own)
 
 
 def _ranked(ratios: Mapping[AnyTiling, Sequence[float]]) -> list[AnyTiling]:
@@ -200,7 +210,6 @@ def tune(scheduled: Scheduled, store: Store, request: Request) -> tuple[Schedule
     session = _Session(scheduled, store, request, request.clock())
     found, tuned = dict[str, AnyTiling](), list[Tuned]()
     every = works(scheduled, request.rates)
-    total = sum(work.seconds for work in every) or 1.0
     for number, work in enumerate(every):
         request.report(f"tune {number + 1} of {len(every)}: {work.name}", number / len(every))
         choice, measured = session.choose(work)
@@ -208,12 +217,11 @@ def tune(scheduled: Scheduled, store: Store, request: Request) -> tuple[Schedule
             continue
         if choice.tiling != work.spec.tiling:
             found[work.kernel.symbol] = choice.tiling
-        tuned.append(_note(work, choice, measured, total))
+        tuned.append(_note(work, choice, measured))
     spent = request.clock() - session.start
     return with_tilings(scheduled, found, request.target), Tuning(spent, tuple(tuned), len(every) - len(tuned))
 
 
-def _note(work: Work, choice: Choice, measured: bool, total: float) -> Tuned:
-    share = work.seconds / total
-    text = show_tiling(choice.tiling)
-    return Tuned(work.kernel.symbol, work.name, work.launches, share, text, choice.ratio, choice.tried, measured)
+def _note(work: Work, choice: Choice, measured: bool) -> Tuned:
+    seconds, text = work.launches * choice.own_seconds, show_tiling(choice.tiling)
+    return Tuned(work.kernel.symbol, work.name, work.launches, seconds, text, choice.ratio, choice.tried, measured)

@@ -18,9 +18,9 @@ from ullage.codegen.tune.store import Choice, Signature, Store
 from ullage.target import Target
 
 HERE = Signature.of("a processor", 2, Target("cpu", "avx2", 2), Compiler(("g++",), "g++ 12"))
-DENSE = Choice(Tiling(block_rows=32, prefetch=True), 0.91, 5)
-DEPTHWISE = Choice(DepthwiseTiling(block_vectors=1), 0.8, 7)
-OWN = Choice(Tiling(), 1.0, 3)
+DENSE = Choice(Tiling(block_rows=32, prefetch=True), 0.91, 5, 1e-3)
+DEPTHWISE = Choice(DepthwiseTiling(block_vectors=1), 0.8, 7, 2e-5)
+OWN = Choice(Tiling(), 1.0, 3, 0.0)
 
 
 def filled(folder: Path) -> Store:
@@ -89,6 +89,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "rows of text": edited(lambda d: d["choices"]["k_1"]["tiling"].update(rows="8")),
     "no tiling": edited(lambda d: d["choices"]["k_2 8"].pop("tiling")),
     "vectors below one": edited(lambda d: d["choices"]["k_2 8"]["tiling"].update(block_vectors=0)),
+    "no seconds": edited(lambda d: d["choices"]["k_1"].pop("own_seconds")),
     "ratio": edited(lambda d: d["choices"]["k_1"].update(ratio=-1)),
 }
 
