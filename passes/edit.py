@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
@@ -17,8 +16,8 @@ from torch.utils import _pytree as pytree
 from ullage.graph.captured import CapturedModel, graph_module
 from ullage.graph.constants import ConstantRef
 from ullage.graph.fake import fake_tensor, traits
+from ullage.passes.infer import inferred
 
-aten = torch.ops.aten
 Target = Any
 """What a call node calls: an ATen overload, or a function on symbolic sizes."""
 SMALL_BYTES = 256 * 1024
@@ -69,18 +68,13 @@ class Editor:
         key = traits([*own, *named, *named.values()])
         if key is not None and (target, key) in self._results:
             return self._results[target, key]
-        result = self._reshaped(*own) if key is not None and target is aten.reshape.default else None
+        result = inferred(self.mode, target, own, named) if key is not None else None
         if result is None:
             with self.mode, enable_python_dispatcher(), torch.no_grad():
                 result = target(*own, **named)
         if key is not None:
             self._results[target, key] = result
         return result
-
-    def _reshaped(self, source: torch.Tensor, shape: list[int]) -> torch.Tensor | None:
-        """A reshape's result, which torch takes milliseconds to find; None for sizes that are open or do not fit."""
-        fits = min(shape, default=1) > 0 and math.prod(shape) == source.numel()
-        return fake_tensor(self.mode, shape, source.dtype) if fits else None
 
     def constant(self, node: object) -> ConstantRef | None:
         """The reference behind a constant placeholder, None for anything else."""

@@ -82,6 +82,12 @@ class Economy:
     _pieces: dict[tuple[tuple[int, ...], int], Pieces] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
+    def whole(self) -> tuple[tuple[tuple[Segment], tuple[Segment]], ...]:
+        """For each constant all its tiles as one segment, streamed and pinned."""
+        weights = self.problem.weights
+        return tuple(((Segment(0, w.tiles, False),), (Segment(0, w.tiles, True),)) for w in weights)
+
+    @cached_property
     def whole_bytes(self) -> tuple[int, ...]:
         """Arena bytes of each constant if it is resident in one block."""
         return tuple(weight.resident_bytes(0, weight.tiles) for weight in self.problem.weights)
@@ -158,7 +164,7 @@ def choose(space: Space, economy: Economy, budget_bytes: int, style: Style, tabl
             keep = _spread(pieces, left)
             left -= sum(compress(pieces.sizes, keep))
             parts = {**parts, **_segments(pieces.pieces, keep)}
-    return {c: parts[c] if c in parts else (Segment(0, w.tiles, c in pinned),) for c, w in enumerate(weights)}
+    return {c: parts[c] if c in parts else segments[c in pinned] for c, segments in enumerate(economy.whole)}
 
 
 def _groups(economy: Economy, pinned: frozenset[int], tables_first: bool) -> list[list[int]]:

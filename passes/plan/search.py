@@ -104,17 +104,17 @@ class Search:
         return self._scores[choice]
 
     def _new_score(self, choice: Choice) -> _Score | None:
-        """Score a choice, unless another one led to the same pins or to the same launches and blocks."""
+        """Score a choice, unless another one led to the same pins or to the same blocks, and so launches."""
         pins = self._pins(choice)
         if pins is None:
             return None
         pinned = (choice.space_bytes, choice.style, tuple(pins.values()))
         if pinned not in self._known:
             made = cut(self._space(choice.space_bytes), pins, choice.style)
-            launched = (choice.space_bytes, made.chunks, tuple([shot[:3] for shot in made.shots]))
-            if launched not in self._known:
-                self._known[launched] = self._score(draft(made, True))
-            self._known[pinned] = self._known[launched]
+            blocks = (choice.space_bytes, made.chunks)
+            if blocks not in self._known:
+                self._known[blocks] = self._score(draft(made, True))
+            self._known[pinned] = self._known[blocks]
         return self._known[pinned]
 
     def _score(self, made: Draft) -> _Score:
