@@ -14,7 +14,7 @@ it reads no other row's. Buffers of equal names are the same memory; `buffers` a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ullage.codegen.loops.ir import DTYPE_BYTES, Buffer, Expr, LoopKernel, Store
 from ullage.codegen.tiling import TEMPLATES_OWN, AnyTiling, Tiling
@@ -123,13 +123,16 @@ class Strided:
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """Weights as integers of `bits` (2, 3, 4 or 8), with one float16 scale for `group` values of k (a multiple of 32).
+    """Weights as integers of `bits` (2, 3, 4 or 8), with one float16 scale for `group` values of k (32 to 256).
 
-    Code c stands for (c − 2^(bits − 1)) · scale.
+    Code c stands for (c − 2^(bits − 1)) · scale. Activations are 16-bit fixed point in two planes of uint8: a row has
+    the high bytes of all k, then the low bytes, and stands for 256 · high + low − `OFFSET`.
     """
 
     bits: int
     group: int
+
+    OFFSET: ClassVar[int] = 1 << 15
 
     @property
     def zero(self) -> int:
@@ -140,9 +143,13 @@ class Codes:
         """Bytes of the codes of one group of k for so many outputs."""
         return outputs * self.bits * self.group // 8
 
-    def scale_bytes(self, outputs: int, k: int) -> int:
-        """Bytes of the scales of so many outputs over all of k, padded so that codes behind them are aligned."""
-        return -(-2 * outputs * (k // self.group) // 64) * 64
+    def start_bytes(self, outputs: int) -> int:
+        """Bytes of what the sums of so many outputs start with."""
+        return -(-4 * outputs // 64) * 64
+
+    def head_bytes(self, outputs: int, k: int) -> int:
+        """Bytes before the codes: what sums start with, and scales; padded so that codes are aligned."""
+        return self.start_bytes(outputs) + -(-2 * outputs * (k // self.group) // 64) * 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +159,12 @@ class PackedPanels:
     Tile `t` of group `g` is number `g · ceil(n / nr) + t`; missing outputs are zero. For convolutions k runs over
     (kernel_h, kernel_w, in_c per group). A tile is padded to a multiple of 64 bytes. With `word` > 1, a divisor of the
     inner run of k, a tile is [k / word][nr][word], and words of activations are multiplied by words of weights at once:
-    pairs of bfloat16 are summed in float32, fours of int8 times uint8 in int32. With `codes` a tile is
-    [k / group][nr] scales and behind them (at a multiple of 64 bytes) [k / group][bits · group / 32][nr] 32-bit words,
-    in which the codes of an output follow each other from the lowest bit on; activations are float32.
+    pairs of bfloat16 are summed in float32, fours of int8 times uint8 in int32.
+
+    With `codes` (and words of 4) a tile is [nr] float32 that sums start with (−OFFSET · Σ weights), [k / group][nr]
+    scales, and [k / group][bits · group / 32][nr] 32-bit words, each of these at a multiple of 64 bytes. Codes of four
+    neighbouring k make the bytes of a word: of 8 bits one word, of 4 or 2 bits as many as fit, the first in the lowest
+    bits; of 3 bits two words of their lower bits as for 2, then one of their highest.
     """
 
     n: int
@@ -180,7 +190,7 @@ class PackedPanels:
         """Bytes of one tile."""
         if self.codes is not None:
             codes = self.k // self.codes.group * self.codes.code_bytes(self.nr)
-            return self.codes.scale_bytes(self.nr, self.k) + -(-codes // 64) * 64
+            return self.codes.head_bytes(self.nr, self.k) + -(-codes // 64) * 64
         return -(-self.k * self.nr * DTYPE_BYTES[self.dtype] // 64) * 64
 
 

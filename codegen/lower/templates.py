@@ -98,7 +98,8 @@ def _lower_linear(builder: Builder, node: Node, outputs: Sequence[Output], opera
     right = _right_operand(builder, weight)
     _acc(builder, node, expected, node.args[2] if node.target is LINEAR and len(node.args) > 2 else None)
     epilogue = _epilogue(builder, shape, expected, outputs)
-    return _gemm(builder, ONE, rows, shape[-1], x.shape[-1], a_buffer, a_row, epilogue, right)
+    k = Const(right.packed.k) if right.packed else x.shape[-1]
+    return _gemm(builder, ONE, rows, shape[-1], k, a_buffer, a_row, epilogue, right)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class ConstantPool:
         values, factors = self.refs[codes], self.refs[scales]
         n, k = values.shape
         width = panel_width(n, self.target)
-        layout = PackedPanels(n, k, width, 1, "uint8", codes=Codes(bits, k // factors.shape[1]))
+        layout = PackedPanels(n, k, width, 1, "uint8", 4, Codes(bits, k // factors.shape[1]))
         packer = CodePacker(values, factors, layout)
         stored = self._enter(codes, ".codes", (layout,), lambda c: Constant(c, layout.tiles, layout.tile_bytes), packer)
         return Packed(stored, layout)

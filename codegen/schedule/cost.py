@@ -43,8 +43,10 @@ def step_cost(spec: LoopKernel | Gemm | Conv2d | Attention, dim_max: Mapping[str
 
 
 def _word(spec: Gemm | Conv2d) -> int:
-    """Values of k that are multiplied at once."""
-    return spec.weight.word if isinstance(spec.weight, PackedPanels) else 1
+    """Values of k that are multiplied at once; those of codes by two planes."""
+    if not isinstance(spec.weight, PackedPanels):
+        return 1
+    return spec.weight.word if spec.weight.codes is None else spec.weight.word // 2
 
 
 def _loop_cost(kernel: LoopKernel, size: Callable[[Expr], int]) -> Cost:

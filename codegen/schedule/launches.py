@@ -13,6 +13,7 @@ from ullage.codegen.loops.sizes import to_size
 from ullage.codegen.lower.region import inplace_pairs
 from ullage.codegen.schedule.cost import step_cost
 from ullage.codegen.schedule.lowered import Lowered
+from ullage.codegen.schedule.tilings import with_tiling
 from ullage.codegen.templates import Attention, Conv2d, Gemm
 from ullage.plan.sizes import ZERO_SIZE, Size
 from ullage.plan.steps import Gather, Operand, Step, Storage
@@ -27,7 +28,7 @@ class Launches:
     dim_max: Mapping[str, int]
     kernels: dict[str, Kernel] = field(default_factory=dict)
     specs: dict[str, Spec] = field(default_factory=dict)
-    emitted: dict[Spec, Kernel] = field(default_factory=dict)
+    emitted: dict[Spec, tuple[Spec, Kernel]] = field(default_factory=dict)
 
     def steps(self, lowered: Iterable[Lowered | Gather], storages: Iterable[Storage]) -> tuple[Step | Gather, ...]:
         """The plan's steps in the same order; gathers are steps already."""
@@ -35,8 +36,7 @@ class Launches:
         return tuple(item if isinstance(item, Gather) else self._step(item, temps) for item in lowered)
 
     def _step(self, lowered: Lowered, temps: frozenset[str]) -> Step:
-        spec = lowered.spec
-        kernel = self._emitted(spec)
+        spec, kernel = self._emitted(lowered.spec)
         self.kernels.setdefault(kernel.symbol, kernel)
         self.specs.setdefault(kernel.symbol, spec)
         operands = _operands(kernel, lowered)
@@ -46,12 +46,12 @@ class Launches:
             kernel.shared_bytes, kernel.thread_bytes, _inplace(spec, kernel, operands, temps), flops, moved,
         )  # fmt: skip
 
-    def _emitted(self, spec: Spec) -> Kernel:
-        """The kernel of a specification; equal layers have equal ones, so that text is made once for them all."""
-        kernel = self.emitted.get(spec)
-        if kernel is None:
-            kernel = self.emitted[spec] = emit_kernel(spec, self.target)
-        return kernel
+    def _emitted(self, spec: Spec) -> tuple[Spec, Kernel]:
+        """The specification with its tiling, and its kernel; equal layers have equal ones, made once for them all."""
+        if spec not in self.emitted:
+            tiled = with_tiling(spec, self.dim_max)
+            self.emitted[spec] = (tiled, emit_kernel(tiled, self.target))
+        return self.emitted[spec]
 
 
 def _operands(kernel: Kernel, lowered: Lowered) -> tuple[Operand, ...]:

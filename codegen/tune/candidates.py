@@ -1,4 +1,4 @@
-"""Tilings that may be faster than a template's own, as far as a model of cycles and tasks can tell.
+"""Tilings that may be faster than a kernel's own, as far as a model of cycles and tasks can tell.
 
 Register tiles and blocks of rows are kept where the model of their cycles comes out no worse; what it cannot see (the
 order of tasks, early fetches, epilogues out of registers) is proposed wherever it changes anything.
@@ -60,7 +60,7 @@ class Shape:
 
 
 def candidates(spec: Gemm | Conv2d, target: Target, dim_max: Mapping[str, int]) -> tuple[AnyTiling, ...]:
-    """Tilings that differ from the template's own in one choice; they all give the same bits."""
+    """Tilings that differ from the kernel's own in one choice; they all give the same bits."""
     if isinstance(spec, Conv2d) and not isinstance(spec.weight, PackedPanels):
         return _depthwise(spec, dim_max)
     return tuple(dict.fromkeys(_dense(spec, shape_of(spec, target, dim_max))))
@@ -87,47 +87,50 @@ def _most(size: Expr, dim_max: Mapping[str, int]) -> int:
 
 
 def _dense(spec: Gemm | Conv2d, shape: Shape) -> Iterator[Tiling]:
+    own = spec.tiling
+    assert isinstance(own, Tiling)
     packed = isinstance(spec.weight, PackedPanels)
     transposed = isinstance(spec, Conv2d) and spec.transposed
     if fetches(spec.epilogue) and not transposed:
-        yield Tiling(prefetch=True)
-    yield Tiling(from_registers=True)
+        yield replace(own, prefetch=not own.prefetch)
+    yield replace(own, from_registers=not own.from_registers)
     if packed and spec.rows is None and shape.panels > 1 and shape.rows > _OWN_BLOCK:
-        yield Tiling(tiles_first=True)
+        yield replace(own, tiles_first=not own.tiles_first)
     if spec.rows is None:
-        yield from _cuts(shape, _OWN_BLOCK if packed else _OWN_PACKED_BLOCK, _BLOCKS if packed else _PACKED_BLOCKS)
+        yield from _cuts(own, shape, _OWN_BLOCK if packed else _OWN_PACKED_BLOCK, _BLOCKS if packed else _PACKED_BLOCKS)
 
 
-def _cuts(shape: Shape, own_block: int, blocks: Sequence[int]) -> Iterator[Tiling]:
+def _cuts(own: Tiling, shape: Shape, own_block: int, blocks: Sequence[int]) -> Iterator[Tiling]:
     """Other blocks and register tiles that take at most a little longer by the model."""
     allowed = _NO_WORSE * shape.cycles(MOST_ROWS, own_block)
     for block in blocks:
         if shape.rows > min(block, own_block) and shape.cycles(MOST_ROWS, block) <= allowed:
-            yield Tiling(block_rows=block)
+            yield replace(own, block_rows=block)
     for rows in range(_LEAST_ROWS, MOST_ROWS):
         if shape.cycles(rows, own_block) <= allowed / _NO_WORSE**2:
-            yield Tiling(rows=rows)
+            yield replace(own, rows=rows)
 
 
 def _depthwise(spec: Conv2d, dim_max: Mapping[str, int]) -> tuple[DepthwiseTiling, ...]:
-    own = DepthwiseTiling()
+    own = spec.tiling if isinstance(spec.tiling, DepthwiseTiling) else DepthwiseTiling()
     found = [replace(own, block_vectors=vectors) for vectors in (1, 2, 8)]
     if _most(spec.out_h, dim_max) > own.block_rows // 2:
         found += [replace(own, block_rows=rows) for rows in (own.block_rows // 2, 2 * own.block_rows)]
     return (*found, replace(own, pair_columns=3), replace(own, columns=6), replace(own, pairs=False))
 
 
-def merged(best: Sequence[AnyTiling]) -> tuple[AnyTiling, ...]:
-    """Tilings with the choices of the first two of `best`, the first three, and so on; the first wins a conflict."""
+def merged(best: Sequence[AnyTiling], own: AnyTiling) -> tuple[AnyTiling, ...]:
+    """Tilings with what the first two of `best` do unlike the own one, the first three, and so on; the first wins a
+    conflict."""
     found: list[AnyTiling] = []
     for count in range(2, min(len(best), _MOST_MERGED + 1) + 1):
         changes: dict[str, Any] = {}
         for tiling in reversed(best[:count]):
-            changes |= _changes(tiling)
+            changes |= _changes(tiling, own)
         found.append(replace(best[0], **changes))
     return tuple(t for t in dict.fromkeys(found) if t not in best)
 
 
-def _changes(tiling: AnyTiling) -> dict[str, Any]:
-    own = type(tiling)()
+def _changes(tiling: AnyTiling, own: AnyTiling) -> dict[str, Any]:
+    own = own if isinstance(own, type(tiling)) else type(tiling)()
     return {f.name: getattr(tiling, f.name) for f in fields(tiling) if getattr(tiling, f.name) != getattr(own, f.name)}

@@ -141,7 +141,7 @@ class _Session:
         if contest is None:
             return None
         promising = _ranked({tiling: found for tiling, found in contest.ratios.items() if median(found) < 1.0})
-        pairs = self._distinct(work, merged(promising))
+        pairs = self._distinct(work, merged(promising, own))
         if pairs:
             contest = self._contest(work, {promising[0]: singles[promising[0]]} | pairs)
         if contest is None:

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LIBRARY = "ullage"
+PLANES_OFFSET = 1 << 15
+"""What planes of a high and a low byte stand for when they stand for 0."""
 
 
 @torch.library.custom_op(f"{LIBRARY}::linear_int8", mutates_args=())
@@ -75,19 +77,20 @@ def _(
 
 @torch.library.custom_op(f"{LIBRARY}::linear_codes", mutates_args=())
 def _linear_codes(x: Tensor, codes: Tensor, scales: Tensor, bits: int) -> Tensor:
-    """Σ_k x[..., k] · (codes[n, k] − 2^(bits − 1)) · scales[n, k / group] as float32 [..., n].
+    """Σ_k (256 · high[..., k] + low[..., k] − 32768) · (codes[n, k] − 2^(bits − 1)) · scales[n, k / group], float32.
 
-    x float32, codes uint8 [n, k], scales float16 [n, k / group]; the sizes of codes and scales give the group.
+    x uint8 [..., 2 k]: the high bytes, then the low ones; codes uint8 [n, k], scales float16 [n, k / group].
     """
-    return F.linear(x.double(), decoded(codes, scales, bits).double()).float()
+    high, low = x.double().chunk(2, -1)
+    return F.linear(256 * high + low - PLANES_OFFSET, decoded(codes, scales, bits).double()).float()
 
 
 @_linear_codes.register_fake
 def _(x: Tensor, codes: Tensor, scales: Tensor, bits: int) -> Tensor:
     found = (x.dtype, codes.dtype, scales.dtype)
-    if found != (torch.float32, torch.uint8, torch.float16) or codes.shape[1] % scales.shape[1]:
-        raise ValueError(f"codes are uint8 with scales of float16, times float32, not {found}")
-    return x.new_empty((*x.shape[:-1], codes.shape[0]))
+    if found != (torch.uint8, torch.uint8, torch.float16) or codes.shape[1] % scales.shape[1]:
+        raise ValueError(f"codes are uint8 with scales of float16, times planes of uint8, not {found}")
+    return x.new_empty((*x.shape[:-1], codes.shape[0]), dtype=torch.float32)
 
 
 def decoded(codes: Tensor, scales: Tensor, bits: int) -> Tensor:

@@ -52,29 +52,18 @@ ULL_FN void ull_dot_fours(ull_ints &c, ull_f32<ULL_LANES> a, ull_f32<ULL_LANES> 
 }
 #endif
 
-/* The lowest `BITS` bits of each lane, less half their range, as float. */
-template <int BITS> ULL_FN ull_f32<ULL_LANES> ull_centred(ull_ints code) {
-#if defined(__AVX512F__)
-    if constexpr (BITS <= 4) { /* A table of 16 floats is indexed by the lowest four bits; narrower codes repeat theirs. */
-        constexpr int h = 1 << (BITS - 1), m = 2 * h - 1;
-        const ull_f32<16> table = {0 - h,       (1 & m) - h, (2 & m) - h,  (3 & m) - h,  (4 & m) - h,  (5 & m) - h,
-                                   (6 & m) - h, (7 & m) - h, (8 & m) - h,  (9 & m) - h,  (10 & m) - h, (11 & m) - h,
-                                   (12 & m) - h, (13 & m) - h, (14 & m) - h, (15 & m) - h};
-#if defined(__clang__)
-        return __builtin_ia32_permvarsf512(table, code);
-#else
-        return __builtin_ia32_permvarsf512_mask(table, code, table, -1);
-#endif
-    }
-#endif
-    return ull_to_f32<ULL_LANES>((code & ((1 << BITS) - 1)) - (1 << (BITS - 1)));
+/* The lowest `BITS` bits of each byte, less half their range. */
+typedef signed char ull_bytes __attribute__((vector_size(4 * ULL_LANES)));
+template <int BITS> ULL_FN ull_ints ull_centred(ull_ints codes) {
+    constexpr unsigned ones = 0x01010101;
+    if constexpr (BITS == 8) return codes ^ (int)(ones << 7);
+    constexpr int mask = int(ones * ((1u << BITS % 8) - 1)), half = int(ones << (BITS - 1));
+    return (ull_ints)((ull_bytes)(codes & mask) - (ull_bytes)ull_splat<ULL_LANES>(half));
 }
-/* The code at bit `OFFSET` of each word, or of the words that follow each other in `low` and `high`. */
-template <int BITS, int OFFSET> ULL_FN ull_f32<ULL_LANES> ull_decode(ull_ints words) {
-    return ull_centred<BITS>(words >> OFFSET);
-}
-template <int BITS, int OFFSET> ULL_FN ull_f32<ULL_LANES> ull_decode_across(ull_ints low, ull_ints high) {
-    return ull_centred<BITS>((ull_ints)((ull_u32<ULL_LANES>)low >> OFFSET) | (high << (32 - OFFSET)));
+/* Codes of three bits, less 4, from the lowest two bits and the third of each byte. */
+ULL_FN ull_ints ull_joined(ull_ints low, ull_ints high) {
+    const ull_ints codes = (low & 0x03030303) | (high & 0x04040404);
+    return (ull_ints)((ull_bytes)codes - (ull_bytes)ull_splat<ULL_LANES>(0x04040404));
 }
 
 /* to[0..n) = from[0..n) as float. */

@@ -66,7 +66,7 @@ class _Plan:
     def one_chunk(self) -> bool:
         """Whether k is known to be a single chunk, so that no row waits for another chunk."""
         k = known(self.k)
-        return k is not None and k <= CHUNK_STEPS
+        return self.tiles.codes is not None or (k is not None and k <= CHUNK_STEPS)
 
     def numbers(self) -> dict[str, Expr]:
         """C++ constants of the kernel."""
@@ -82,7 +82,7 @@ class _Plan:
     @property
     def fused(self) -> bool:
         """Whether sums are stored right out of the registers."""
-        return self.one_chunk and known(self.m) is not None and self.epilogue.light
+        return self.one_chunk and known(self.m) is not None and self.epilogue.light and self.tiles.codes is None
 
     @property
     def c_floats(self) -> Expr:
@@ -151,7 +151,7 @@ def _plan(spec: Gemm, row_epilogue: RowEpilogue) -> _Plan:
     blocks = row_blocks(m, target.threads, full, _block_rows(spec), panels)
     names = Names.of(spec.buffers, spec.dims)
     epilogue = Epilogue(spec.epilogue, names, tiles, target, known(n), spec.weight is None, most_nodes(spec.tiling))
-    step = chunk_steps(k, codes.group if codes else 1)
+    step = k if codes else chunk_steps(k)
     return _Plan(spec, m, n, k, step, tiles, blocks, names, epilogue, row_epilogue)
 
 
@@ -265,11 +265,9 @@ def _panel(plan: _Plan) -> list[str]:
     """The panel of the chunk: in place in packed weights, else packed now."""
     width, weight = plan.tiles.width, plan.spec.weight
     if weight is not None and weight.codes is not None:
-        codes, at = weight.codes, f"k / {weight.codes.group}"
-        return [
-            f"const ull_u8 *const panel[] = {{weights + {codes.scale_bytes(width, weight.k)} + "
-            f"{at} * {codes.code_bytes(width)}, weights + {at} * {2 * width}}};"
-        ]
+        codes = weight.codes
+        parts = (codes.head_bytes(width, weight.k), codes.start_bytes(width), 0)
+        return [f"const ull_u8 *const panel[] = {{{', '.join(f'weights + {part}' for part in parts)}}};"]
     if weight is not None:
         return [f"const {ELEMENT[storage(weight)]} *const panel[] = {{weights + k * {width}}};"]
     return [

@@ -117,15 +117,36 @@ class CodePacker:
         codes = self.codes.read((slice(first, last), slice(0, layout.k))).numpy()
         scales = self.scales.read((slice(first, last), slice(0, groups))).numpy()
         packed = np.zeros(layout.tile_bytes, np.uint8)
-        head = form.scale_bytes(layout.nr, layout.k)
-        packed[: 2 * groups * layout.nr].view(np.float16).reshape(groups, -1)[:, : last - first] = scales.T
+        head, start = form.head_bytes(layout.nr, layout.k), form.start_bytes(layout.nr)
+        packed[: 4 * (last - first)].view(np.float32)[:] = -float(form.OFFSET) * _sums(codes, scales, form.zero)
+        factors = packed[start : start + 2 * groups * layout.nr].view(np.float16).reshape(groups, -1)
+        factors[:, : last - first] = scales.T
         words = packed[head : head + groups * form.code_bytes(layout.nr)].view("<u4").reshape(groups, -1, layout.nr)
         words[:, :, : last - first] = _in_words(codes.reshape(last - first, groups, form.group), form.bits)
         return packed.tobytes()
 
 
+def _sums(codes: NDArray[np.uint8], scales: NDArray[np.float16], zero: int) -> NDArray[np.float64]:
+    """The sums [outputs] of the weights that codes stand for."""
+    integers = codes.reshape(*scales.shape, -1).sum(-1, dtype=np.int64) - zero * (codes.shape[1] // scales.shape[1])
+    sums: NDArray[np.float64] = (integers * scales.astype(np.float64)).sum(-1)
+    return sums
+
+
 def _in_words(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint32]:
-    """Codes [outputs, groups, group] as little-endian words [groups, words, outputs], from the lowest bit on."""
-    single = np.unpackbits(codes[..., None], axis=-1, count=bits, bitorder="little")
-    packed = np.packbits(single.reshape(*codes.shape[:2], -1), axis=-1, bitorder="little")
-    return packed.view("<u4").transpose(1, 2, 0)
+    """Codes [outputs, groups, group] as the bytes of words [groups, words, outputs]."""
+    planes = [(codes & 3, 2), (codes >> 2, 1)] if bits == 3 else [(codes, bits)]
+    together = 8 if bits == 3 else 8 // bits
+    fours = [part.reshape(*codes.shape[:2], -1, together, 4) for part, _ in planes]
+    stored = [_stacked(four, width) for four, (_, width) in zip(fours, planes, strict=True)]
+    words = np.concatenate(stored, axis=3).reshape(*codes.shape[:2], -1, 4)
+    packed: NDArray[np.uint32] = np.ascontiguousarray(words).view("<u4")[..., 0].transpose(1, 2, 0)
+    return packed
+
+
+def _stacked(fours: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Bytes [..., stored, 4] of fours [..., count, 4] of so many bits, the first of those in a byte lowest."""
+    per_byte = 8 // bits
+    parts = fours.reshape(*fours.shape[:3], -1, per_byte, 4)
+    shifts = (bits * np.arange(per_byte, dtype=np.uint8))[:, None]
+    return np.bitwise_or.reduce(parts << shifts, axis=4)

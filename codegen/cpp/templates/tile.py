@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ullage.codegen.cpp.templates.tile_codes import sums_of_codes
+from ullage.codegen.cpp.templates.tile_codes import codes_function
 from ullage.codegen.templates import Codes, PackedPanels
 from ullage.target import BF16_DOT, INT8_DOT, Target
 
@@ -14,8 +14,8 @@ ROW_POINTERS = 8
 
 PAIRS, FOURS = "pairs", "fours"
 """Storage of panels whose words are pairs of bfloat16, or fours of int8: they are moved like floats."""
-WORDS = frozenset({PAIRS, FOURS})
 CODES = "codes"
+WORDS = frozenset({PAIRS, FOURS, CODES})
 ELEMENT = {
     "float32": "float", "float16": "ull_u16", "bfloat16": "ull_u16", PAIRS: "float", FOURS: "float", CODES: "ull_u8",
 }  # fmt: skip
@@ -75,7 +75,8 @@ class TileSet:
     @property
     def features(self) -> frozenset[str]:
         """CPU features that the tiles need beyond those of their target."""
-        needed = {PAIRS: {BF16_DOT}, FOURS: {INT8_DOT} if self.target.dots_int8 else set[str]()}
+        integers = {INT8_DOT} if self.target.dots_int8 else set[str]()
+        needed = {PAIRS: {BF16_DOT}, FOURS: integers, CODES: integers}
         return frozenset(needed.get(self.weight, ()))
 
     @property
@@ -123,10 +124,10 @@ class TileSet:
 def full_rows(target: Target, vectors: int, most: int = ROW_POINTERS, codes: Codes | None = None) -> int:
     """Rows of the full tile: what the registers hold beside one broadcast and the weights, at most `most`.
 
-    Beside codes, also their scales and what decodes them.
+    Codes have two sums for every output, and masks that decode them.
     """
-    taken = vectors + 2 if codes is None else 2 * vectors + 3
-    return max(1, min(most, ROW_POINTERS, (target.registers - taken) // vectors))
+    sums, taken = (vectors, vectors + 2) if codes is None else (2 * vectors, vectors + 4)
+    return max(1, min(most, ROW_POINTERS, (target.registers - taken) // sums))
 
 
 def row_variants(full: int, m: int | None) -> tuple[int, ...]:
@@ -142,6 +143,8 @@ def tile_function(shape: TileShape) -> str:
     `c[r][v] (+)= Σ_s Σ_k a[s][r][k] · b[s][k][v]` for `segments` segments of `length` steps; each sum starts at zero
     and is added to `c` last if `more`, so its bits depend on the segments alone and not on the number of rows.
     """
+    if shape.codes is not None:
+        return codes_function(shape, shape.codes)
     guard = shape.name.upper()
     body = tile_body(shape, shape.name, "float *c, bool more", [*_add(shape), *_store(shape)])
     return "\n".join([f"#ifndef {guard}", f"#define {guard}", *body, "#endif"])
@@ -160,8 +163,7 @@ def tile_body(shape: TileShape, name: str, parameters: str, finish: Iterable[str
     yield f"  for (ull_i64 s = 0; s < segments; ++s, a += {ROW_POINTERS}) {{"
     yield f"    const {element} *p = b[s];"
     yield f"    const float {', '.join(f'*a{r} = a[{r}]' for r in rows)};"
-    steps = _steps(shape) if shape.codes is None else sums_of_codes(shape, shape.codes)
-    yield from (f"    {line}" for line in steps)
+    yield from (f"    {line}" for line in _steps(shape))
     yield "  }"
     for line in finish:
         yield f"  {line}"

@@ -1,7 +1,8 @@
-"""Sums of a register tile whose weights are codes in groups: decoded in registers, one vector of outputs at a time.
+"""The register tile of weights that are codes in groups: integer sums within a group, scaled and added in float32.
 
-A code becomes a float by a table in a register (or by arithmetic), times its group's scale; both are exact, so the sums
-are those of the weights that the codes stand for.
+Activations are 16-bit fixed point in two planes of bytes, the high ones and, as far behind as they are long, the low
+ones: x = 256 · high + low − 32768. Both are multiplied by decoded weights with the instruction for int8 products. What
+the offset of 32768 adds is known beforehand and lies at the head of each tile: sums start with its negative.
 """
 
 from __future__ import annotations
@@ -11,15 +12,20 @@ from typing import Protocol
 
 from ullage.codegen.templates import Codes
 
-_WORD_BITS = 32
+_WORD_VALUES = 4
 
 
 class Shape(Protocol):
     """What is asked of a tile's shape."""
 
     @property
+    def name(self) -> str:
+        """The C++ name of the function."""
+        ...
+
+    @property
     def rows(self) -> int:
-        """Rows of activations, at `a0`, `a1`, … in C++."""
+        """Rows of activations."""
         ...
 
     @property
@@ -38,46 +44,73 @@ class Shape(Protocol):
         ...
 
 
-def sums_of_codes(shape: Shape, codes: Codes) -> Iterator[str]:
-    """Lines that add the products of `length` steps, which are whole groups, to the sums `c{row}_{vector}`.
+def codes_function(shape: Shape, codes: Codes) -> str:
+    """C++ text of one tile: `c[r][v]` gets the sums over `length` words of k (all of it, in whole groups).
 
-    `p` points to the codes of the first one, the second of the pointers `b` to its scales.
+    `b` points to the codes, the scales and what sums start with.
     """
-    lanes, rows, vectors = shape.lanes, range(shape.rows), range(shape.vectors)
-    steps, words = period(codes.bits)
-    yield "const ull_u8 *scales = b[1];"
-    yield f"for (ull_i64 k = 0; k < length; k += {codes.group}) {{"
-    for v in vectors:
-        scales = f"ull_load<ull_u16, {lanes}>((const ull_u16 *)scales + {v * lanes})"
-        yield f"  const ull_f32<{lanes}> s{v} = ull_from_f16<{lanes}>({scales});"
-    yield f"  scales += {2 * shape.width};"
-    yield f"  for (ull_i64 j = k; j < k + {codes.group}; j += {steps}, p += {4 * words * shape.width}) {{"
-    for step in range(steps):
-        yield "    {"
-        for v in vectors:
-            yield f"      const ull_f32<{lanes}> w{v} = {_decoded(shape, codes.bits, step, v)} * s{v};"
-        for r in rows:
-            sums = " ".join(f"c{r}_{v} = ull_fma<{lanes}>(x, w{v}, c{r}_{v});" for v in vectors)
-            yield f"      {{ const ull_f32<{lanes}> x = ull_splat<{lanes}>(a{r}[j + {step}]); {sums} }}"
-        yield "    }"
+    guard = shape.name.upper()
+    return "\n".join([f"#ifndef {guard}", f"#define {guard}", *_body(shape, codes), "#endif"])
+
+
+def _body(shape: Shape, codes: Codes) -> Iterator[str]:
+    lanes, width = shape.lanes, shape.width
+    cells = [(r, v) for r in range(shape.rows) for v in range(shape.vectors)]
+    words, step = codes.group // _WORD_VALUES, len(_decoded(shape, codes.bits, 0))
+    yield (
+        f"static __attribute__((noinline)) void {shape.name}(const float *const *a, const ull_u8 *const *b, "
+        "ull_i64, ull_i64 length, float *c, bool) {"
+    )
+    yield "  const ull_u8 *p = b[0], *scales = b[1], *start = b[2];"
+    for r in range(shape.rows):
+        yield f"  const float *const high{r} = a[{r}], *const low{r} = high{r} + length;"
+    for r, v in cells:
+        first = f"ull_load<float, {lanes}>((const float *)start + {v * lanes})"
+        yield f"  ull_store<float, {lanes}>(c + {r * width + v * lanes}, {first});"
+    yield f"  for (ull_i64 g = 0; g < length; g += {words}, scales += {2 * width}) {{"
+    for r, v in cells:
+        yield f"    ull_ints h{r}_{v} = {{}}, l{r}_{v} = {{}};"
+    yield f"    for (ull_i64 k = g; k < g + {words}; k += {step}, p += {codes.bits * step * width // 2}) {{"
+    for word in range(step):
+        yield from (f"      {line}" for line in _word(shape, codes.bits, word))
+    yield "    }"
+    for v in range(shape.vectors):
+        load = f"ull_load<ull_u16, {lanes}>((const ull_u16 *)scales + {v * lanes})"
+        yield f"    const ull_f32<{lanes}> s{v} = ull_from_f16<{lanes}>({load});"
+    for r, v in cells:
+        at = f"c + {r * width + v * lanes}"
+        group = f"ull_to_f32<{lanes}>((h{r}_{v} << 8) + l{r}_{v})"
+        yield f"    ull_store<float, {lanes}>({at}, ull_fma<{lanes}>({group}, s{v}, ull_load<float, {lanes}>({at})));"
     yield "  }"
     yield "}"
 
 
-def period(bits: int) -> tuple[int, int]:
-    """The fewest codes that fill whole words, and how many words that is."""
-    words = next(w for w in range(1, bits + 1) if w * _WORD_BITS % bits == 0)
-    return words * _WORD_BITS // bits, words
+def _word(shape: Shape, bits: int, word: int) -> Iterator[str]:
+    """Lines that multiply one word of k."""
+    lanes, vectors = shape.lanes, range(shape.vectors)
+    yield "{"
+    for v in vectors:
+        yield f"  const ull_f32<{lanes}> w{v} = ull_bits<ull_f32<{lanes}>>({_decoded(shape, bits, v)[word]});"
+    for r in range(shape.rows):
+        for plane in ("high", "low"):
+            sums = " ".join(f"ull_dot_fours({plane[0]}{r}_{v}, x, w{v});" for v in vectors)
+            yield f"  {{ const ull_f32<{lanes}> x = ull_splat<{lanes}>({plane}{r}[k + {word}]); {sums} }}"
+    yield "}"
 
 
-def _decoded(shape: Shape, bits: int, step: int, vector: int) -> str:
-    """C++ text of a vector of codes, less the one that stands for 0, as float32."""
-    word, offset = divmod(step * bits, _WORD_BITS)
+def _decoded(shape: Shape, bits: int, vector: int) -> list[str]:
+    """C++ texts of the words of four int8 that follow each other in the least whole number of stored words."""
 
-    def at(number: int) -> str:
-        place = number * shape.width + vector * shape.lanes
-        return f"ull_load<int, {shape.lanes}>((const int *)p + {place})"
+    def stored(number: int) -> str:
+        place = 4 * (number * shape.width + vector * shape.lanes)
+        return f"ull_load<int, {shape.lanes}>((const int *)(p + {place}))"
 
-    if offset + bits <= _WORD_BITS:
-        return f"ull_decode<{bits}, {offset}>({at(word)})"
-    return f"ull_decode_across<{bits}, {offset}>({at(word)}, {at(word + 1)})"
+    match bits:
+        case 8:
+            return [f"ull_centred<8>({stored(0)})"]
+        case 4 | 2:
+            return [f"ull_centred<{bits}>({stored(0)} >> {shift})" for shift in range(0, 8, bits)]
+        case 3:
+            highest = [f"{stored(2)} {'<<' if word < 2 else '>>'} {abs(word - 2)}" for word in range(8)]
+            return [f"ull_joined({stored(word // 4)} >> {word % 4 * 2}, {highest[word]})" for word in range(8)]
+    raise ValueError(f"codes of {bits} bits")

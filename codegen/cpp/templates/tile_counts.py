@@ -45,8 +45,6 @@ def ceil_div(value: Expr, divisor: Expr | int) -> Expr:
 
 def align(value: Expr, multiple: int) -> Expr:
     """The count rounded up to a multiple."""
-    if multiple == 1:
-        return value
     return combine("mul", ceil_div(value, multiple), multiple)
 
 
@@ -95,6 +93,6 @@ def row_blocks(m: Expr, threads: int, tile_rows: int, most: int, others: Expr | 
     return RowBlocks(rows, ceil_div(m, rows))
 
 
-def chunk_steps(k: Expr, group: int = 1) -> Expr:
-    """Steps of every chunk of k but the last: the fewest equal chunks of about `CHUNK_STEPS`, in whole groups."""
-    return align(ceil_div(k, ceil_div(k, CHUNK_STEPS)), group)
+def chunk_steps(k: Expr) -> Expr:
+    """Steps of every chunk of k but the last: the fewest equal chunks of at most `CHUNK_STEPS`."""
+    return ceil_div(k, ceil_div(k, CHUNK_STEPS))

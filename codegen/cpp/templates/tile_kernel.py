@@ -70,10 +70,10 @@ def check_operands(spec: Gemm | Conv2d, operands: Sequence[str], target: Target)
 
 
 def _check_codes(weight: PackedPanels, codes: Codes, dtypes: Mapping[str, str]) -> None:
-    suits = codes.bits in (2, 3, 4, 8) and codes.group > 0 and codes.group % 32 == 0 and weight.k % codes.group == 0
-    if not suits or weight.word != 1 or set(dtypes.values()) != {"float32"}:
+    suits = codes.bits in (2, 3, 4, 8) and codes.group in (32, 64, 128, 256) and weight.k % codes.group == 0
+    if not suits or weight.word != 4 or set(dtypes.values()) != {"uint8"}:
         raise InputError(
-            "codes are of 2, 3, 4 or 8 bits, in groups of a multiple of 32 that divides k, times float32; "
+            "codes are of 2, 3, 4 or 8 bits, in groups of 32 to 256 that divide k, times planes of uint8; "
             f"found {codes}, k = {weight.k}, operands {dtypes}."
         )
 

@@ -59,6 +59,7 @@ class Case:
 
     def layout(self, target: Target) -> PackedPanels:
         word = word_of(self.w, self.k, target) if self.x in (self.w, "uint8") else 1
+        word = 4 if self.codes else word
         return PackedPanels(
             n=self.n, k=self.k, nr=self.width(target), groups=1, dtype=self.w, word=word, codes=self.codes
         )
@@ -79,7 +80,7 @@ class Case:
             n=n,
             k=k if not packed else Const(self.k),
             a_buffer="x",
-            a_row=mul(add(mul(B, m), M), k),
+            a_row=mul(add(mul(B, m), M), k if self.codes is None else mul(k, Const(2))),
             epilogue=epilogue(self.kind, row, self.out),
             weight=self.layout(target) if packed else None,
             b_buffer=None if packed else "w",
@@ -117,10 +118,18 @@ class Data:
     bias: torch.Tensor
     residual: torch.Tensor
 
+    @property
+    def rows(self) -> torch.Tensor:
+        """What the activations stand for, in float64."""
+        if self.x.shape[-1] == self.w.shape[-1]:
+            return self.x.double()
+        high, low = self.x.double().chunk(2, -1)
+        return 256 * high + low - Codes.OFFSET
+
     @staticmethod
     def of(case: Case) -> Data:
         generator = torch.Generator().manual_seed(case.m * 7919 + case.n * 31 + case.k)
-        x = random_values((case.batch, case.m, case.k), case.x, generator)
+        x = random_values((case.batch, case.m, case.k * (2 if case.codes else 1)), case.x, generator)
         w = random_values((case.batch, case.n, case.k), case.w, generator) if case.codes is None else coded(case)[2]
         residual = torch.randn(case.batch, case.m, case.n, generator=generator)
         return Data(x, w, torch.randn(case.n, generator=generator), residual)
@@ -140,7 +149,7 @@ CASES = {
         for k in (40, 1600)
     },
     **{
-        f"{bits} bits by {group}, {m} rows": Case(m, 70, k, codes=Codes(bits, group))
+        f"{bits} bits by {group}, {m} rows": Case(m, 70, k, x="uint8", codes=Codes(bits, group))
         for bits in (2, 3, 4, 8)
         for m, k, group in [(1, 64, 32), (7, 800, 32), (20, 1024, 128), (33, 512, 256)]
     },
@@ -188,10 +197,13 @@ def compute(
 def test_products(name: str, target: Target) -> None:
     case = CASES[name]
     data = Data.of(case)
-    x, w = data.x.double(), data.w.double()
+    x, w = data.rows, data.w.double()
     wanted = expected(case.kind, x @ w.mT, data.bias, data.residual)
     eps = {"float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}[case.out]
-    assert_close(compute(case, target, data), wanted, x.abs() @ w.abs().mT, case.k if case.out == "float32" else 1, eps)
+    magnitude = x.abs() + (Codes.OFFSET if case.codes else 0)
+    assert_close(
+        compute(case, target, data), wanted, magnitude @ w.abs().mT, case.k if case.out == "float32" else 1, eps
+    )
 
 
 @ON_ALL
@@ -257,16 +269,31 @@ def test_unsuitable_operands_are_refused() -> None:
 
 @ON_ALL
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_codes_give_the_bits_of_the_weights_that_they_stand_for(bits: int, target: Target) -> None:
-    case = Case(9, 70, 384, codes=Codes(bits, 64))
+def test_bits_of_sums_over_codes_do_not_depend_on_rows(bits: int, target: Target) -> None:
+    case = Case(9, 70, 512, "plain", x="uint8", codes=Codes(bits, 64))
     data = Data.of(case)
-    found = [compute(replace(case, m=m), target, Data(data.x[:, -m:], *_rest(data, m))) for m in (1, 9)]
-    wanted = compute(replace(case, codes=None), target, data)
-    assert torch.equal(found[1], wanted) and torch.equal(found[0], wanted[:, -1:])
+    whole = compute(case, target, data)
+    for m in (1, 4, 8):
+        part = Data(data.x[:, -m:], data.w, data.bias, data.residual[:, -m:])
+        assert torch.equal(compute(replace(case, m=m), target, part), whole[:, -m:])
 
 
-def _rest(data: Data, m: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return data.w, data.bias, data.residual[:, -m:]
+@ON_ALL
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_sums_within_a_group_are_exact(bits: int, target: Target) -> None:
+    """The largest planes times the lowest codes, over the largest group: no integer overflows."""
+    case = Case(1, 5, 256, "plain", x="uint8", codes=Codes(bits, 256))
+    data = Data.of(case)
+    data.x[...] = 255
+    layout = case.layout(target)
+    codes = torch.zeros(case.n, case.k, dtype=torch.uint8)
+    scales = torch.ones(case.n, 1).half()
+    w = pack_tiles(CodePacker(Weight(codes), Weight(scales), layout), layout)
+    y = torch.full((1, 1, case.n), float("nan"))
+    kernel = emit_gemm(case.spec(target), target)
+    tensors = {"x": data.x, "w": w, "bias": data.bias, "residual": data.residual, "y": y}
+    run(kernel, library(target.with_threads(2)), tensors, layout, {}, (), ())
+    assert y.flatten().tolist() == pytest.approx([-32767.0 * 256 * case.codes.zero] * case.n, rel=1e-6)  # type: ignore[union-attr]
 
 
 @ON_ALL
