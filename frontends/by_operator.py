@@ -8,7 +8,7 @@ are copied, and the others run once on those values under a mode that writes dow
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ullage.frontends.decompositions import KEPT, operator_decompositions
+from ullage.frontends.replay import Script, call_key, node_name, tensors_in
+from ullage.graph.fake import traits
 
 aten: Any = torch.ops.aten
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
@@ -100,6 +102,8 @@ class _Decomposer:
     table: Mapping[Any, Callable[..., Any]] = field(default_factory=operator_decompositions)
     values: dict[Node, Any] = field(default_factory=dict)
     nodes: dict[int, tuple[torch.Tensor, Node]] = field(default_factory=dict)
+    written: list[Node] = field(default_factory=list)
+    scripts: dict[Hashable, Script] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
     computing: bool = False
     """Whether what reaches dispatch is a recorded operator's own work."""
@@ -140,9 +144,39 @@ class _Decomposer:
             return self._write(op, args, kwargs, node.meta["val"])
         if op is aten.dropout.default and not args[2]:
             return args[0]
+        key = call_key(op, args, kwargs) if op is node.target else None
+        value = self._again(self.scripts[key], (args, kwargs), node.meta["val"]) if key in self.scripts else None
+        if value is not None:
+            return value
+        count = len(self.written)
         value = self._dispatched(op, args, kwargs)
+        if key is not None:
+            self._note(key, (args, kwargs), tuple(self.written[count:]), value)
         if op is not node.target and value.dtype != node.meta["val"].dtype:
             raise NotFunctional(f"mutation by {node.target} into another dtype")
+        return value
+
+    def _note(self, key: Hashable, arguments: Any, written: tuple[Node, ...], value: Any) -> None:
+        """Remember what a call became, if it made all of its results from its arguments alone."""
+        inputs = tensors_in(arguments)
+        if all(id(tensor) in self.nodes for tensor in (*inputs, *tensors_in(value))):
+            script = Script(tuple(map(self._node_of, inputs)), written, self._nodes_of(value))
+            if script.is_whole:
+                self.scripts[key] = script
+
+    def _again(self, script: Script, arguments: Any, value: Any) -> Any:
+        """What an equal call became, written again, for a result of this value; None if the value does not fit."""
+        made = tensors_in(value)
+        old = list[Node]()
+        map_arg(script.results, old.append)
+        like = [traits(node.meta["val"]) for node in old] == [traits(tensor) for tensor in made]
+        if not like or any(id(tensor) in self.nodes for tensor in made):
+            return None
+        inputs = tuple(map(self._node_of, tensors_in(arguments)))
+        new = list[Node]()
+        map_arg(script.write(self.graph, inputs, self.origin), new.append)
+        for tensor, node in zip(made, new, strict=True):
+            self._bind(tensor, node)
         return value
 
     def _functional(self, node: Node, op: OpOverload) -> OpOverload:
@@ -196,9 +230,9 @@ class _Decomposer:
 
     def _write(self, op: OpOverload, args: Any, kwargs: Any, value: Any) -> Any:
         """Add the node of a call whose value is known."""
-        name = self.graph._target_to_str(op._schema.name.split("::")[1])
         arguments = self._nodes_of(args), self._nodes_of(kwargs)
-        node = self.graph.create_node("call_function", op, *arguments, name=name)
+        node = self.graph.create_node("call_function", op, *arguments, name=node_name(self.graph, op))
+        self.written.append(node)
         node.meta = {**self.origin, "val": value}
         if isinstance(value, tuple | list):
             for index, part in enumerate(value):
@@ -210,6 +244,7 @@ class _Decomposer:
     def _part(self, node: Node, index: int, value: Any) -> None:
         if isinstance(value, torch.Tensor):
             part = self.graph.call_function(operator.getitem, (node, index))
+            self.written.append(part)
             part.meta = {**self.origin, "val": value}
             self._bind(value, part)
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch._subclasses import FakeTensor, FakeTensorMode
 
+_FIXED = (int, float, bool, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
+
 
 def fake_tensor(mode: FakeTensorMode, shape: Sequence[int], dtype: torch.dtype) -> FakeTensor:
     """A contiguous fake CPU tensor of a static shape; an operator under the mode would take ten times as long."""
@@ -23,5 +25,5 @@ def traits(value: Any) -> Hashable | None:
     if isinstance(value, list | tuple):
         parts = tuple(traits(part) for part in value)
         return None if None in parts else parts
-    fixed = value is None or isinstance(value, int | float | bool | str | torch.dtype | torch.device)
+    fixed = value is None or isinstance(value, _FIXED)
     return (type(value), value) if fixed else None

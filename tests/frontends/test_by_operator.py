@@ -136,3 +136,56 @@ def test_dynamic_shapes_are_not_for_it() -> None:
 
 def test_dropout_in_place_does_nothing_in_eval() -> None:
     assert_same_graph(export(lambda x: F.dropout(x.flatten(), training=False, inplace=True) + 1, (X,)))
+
+
+def equal_layers(x: torch.Tensor) -> torch.Tensor:
+    for _ in range(3):
+        a, b = torch.var_mean(x, dim=1, keepdim=True)
+        x = F.batch_norm(x.transpose(0, 1), a.flatten(), b.flatten().abs() + 1).t() - x.contiguous()
+    return x
+
+
+def the_same_twice_and_another(x: torch.Tensor) -> torch.Tensor:
+    y = x.sin()
+    return torch.outer(x[0], x[0]) + torch.outer(x[0], y[0]) + torch.outer(y[0], y[0]) @ torch.outer(y[1], x[1])
+
+
+def lists(x: torch.Tensor) -> torch.Tensor:
+    return sum((part.square() for _ in range(2) for part in (*x.chunk(2), *x.split([1, 3]), *x.unbind(1))[:2]), x[:2])
+
+
+def views_of_arguments(x: torch.Tensor) -> torch.Tensor:
+    y = x.t()
+    return (F.dropout(x.flatten(), training=False) + F.dropout(y.flatten(), training=False)).reshape(4, 6) + y.reshape(
+        4, 6
+    )
+
+
+REPEATED = [equal_layers, the_same_twice_and_another, lists, views_of_arguments]
+
+
+@pytest.mark.parametrize("function", REPEATED)
+def test_equal_calls_come_to_the_same(function: Callable[..., Any]) -> None:
+    assert_same_graph(export(function, (X,)))
+    (mine,) = run_captured(capture(function, (X,)), [X])
+    torch.testing.assert_close(mine, function(X))
+
+
+def test_equal_calls_are_taken_apart_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[object] = []
+    decompose = torch._ops.OpOverload.decompose
+
+    def noting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        taken.append(self)
+        return decompose(self, *args, **kwargs)
+
+    def norms(x: torch.Tensor) -> torch.Tensor:
+        for _ in range(5):
+            x = F.batch_norm(x, torch.zeros(6), torch.ones(6))
+        return x
+
+    exported = export(norms, (X,))
+    monkeypatch.setattr(torch._ops.OpOverload, "decompose", noting)
+    graph = decompose_by_operator(exported)
+    assert taken.count(torch.ops.aten.batch_norm.default) == 1
+    assert sum("batch_norm" in str(node.target) for node in graph.nodes) == 5
