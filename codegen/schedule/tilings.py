@@ -10,6 +10,7 @@ from ullage.codegen.emit import Spec
 from ullage.codegen.loops.ir import DTYPE_BYTES, Expr
 from ullage.codegen.lower.index import IndexMath
 from ullage.codegen.templates import Conv2d, Gemm, PackedPanels
+from ullage.codegen.tiling import Tiling
 
 _NEAR_BYTES = 512 << 10
 """Weights that stay in a core's own cache (its second level, as a rule at least twice as large) while rows pass."""
@@ -22,8 +23,8 @@ _LONG_BYTES = 1 << 20
 def with_tiling(spec: Spec, dim_max: Mapping[str, int]) -> Spec:
     """The specification with the tiling that suits the bytes it moves at the upper bounds of the dimensions.
 
-    Products and dense convolutions whose weights are small and whose rows are many go through all weights for each block
-    of rows. Residuals of large outputs are fetched early, and added to sums that are still in registers.
+    Products and dense convolutions with small weights and many rows go through all weights for each block of rows.
+    Residuals of large outputs are fetched early, and added to sums that are still in registers.
     """
     if not isinstance(spec, Gemm | Conv2d) or not isinstance(spec.weight, PackedPanels):
         return spec
@@ -31,7 +32,9 @@ def with_tiling(spec: Spec, dim_max: Mapping[str, int]) -> Spec:
     weights = spec.weight.tiles * spec.weight.tile_bytes
     once = spec.rows is None and weights <= _NEAR_BYTES and read + written >= _FAR_BYTES
     residual = fetches(spec.epilogue) and written >= _LONG_BYTES
-    tiling = replace(spec.tiling, tiles_first=once, prefetch=residual, from_registers=residual)
+    tiling = Tiling(tiles_first=once, prefetch=residual, from_registers=residual)
+    if isinstance(spec, Gemm):
+        return replace(spec, tiling=tiling)
     return replace(spec, tiling=tiling)
 
 

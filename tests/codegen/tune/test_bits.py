@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.codegen.templates.template_runner import host_targets
-from tests.codegen.tune.tuning_cases import FewLayers, layers, layers_inputs, scheduled
+from tests.codegen.tune.tuning_cases import FewLayers, NarrowLayers, layers, layers_inputs, scheduled
 from ullage.codegen.cache import Cache
 from ullage.codegen.cpp.toolchain import build_library, native_sources
 from ullage.codegen.schedule.build import Scheduled, build_schedule
@@ -20,9 +20,10 @@ from ullage.codegen.templates import Conv2d, Gemm, PackedDepthwise
 from ullage.codegen.tiling import AnyTiling, DepthwiseTiling, Tiling
 from ullage.codegen.tune.candidates import candidates
 from ullage.codegen.tune.retile import with_tilings
-from ullage.driver import Options, Prepared
+from ullage.driver import Options, Prepared, prepare
 from ullage.frontends.load import load_model
 from ullage.passes.pipelines import run_clean
+from ullage.passes.quantize.names import parse_scheme
 from ullage.plan.steps import Step
 from ullage.runtime.load import load
 from ullage.target import Target
@@ -94,6 +95,23 @@ def test_tilings_keep_all_bits_of_every_length(tmp_path: Path) -> None:
     wanted = next(outputs(prepared(found, target), tmp_path, (1, 4)))
     for results in outputs(prepared(tiled(found, 0, target), target), tmp_path, (1, 4)):
         assert all(np.array_equal(x, y) for x, y in zip(results, wanted, strict=True))
+
+
+@pytest.mark.parametrize("scheme", ["bfloat16", "int8", "int4-weights"])
+def test_tilings_keep_all_bits_of_narrow_arithmetic(scheme: str, tmp_path: Path) -> None:
+    target = Target.parse("cpu", 2)
+    x = torch.randn(1, 16, 9, 11, generator=torch.Generator().manual_seed(4))
+    captured = load_model(layers(NarrowLayers), (x,))
+    samples = ({captured.inputs[0].name: x},)
+    own = prepare(captured, Options(target, quantize=parse_scheme(scheme), samples=samples))
+    found = tiled(own.scheduled, 0, target)
+    assert not set(found.kernels) & {s for s, spec in own.scheduled.specs.items() if isinstance(spec, Gemm | Conv2d)}
+    results = []
+    for model in (own, prepared(found, target)):
+        model.write(model.plan(None), tmp_path / "model.ullage")
+        with load(tmp_path / "model.ullage") as runner:
+            results.append(np.array(runner(x)))
+    assert np.array_equal(*results)
 
 
 def pairs_of(again: Scheduled, target: Target) -> tuple[list[Step], list[Step]]:

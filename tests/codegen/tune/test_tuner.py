@@ -154,9 +154,14 @@ def test_short_kernels_get_more_rounds() -> None:
 
 def test_choices_of_several_tilings_are_merged() -> None:
     best = (Tiling(prefetch=True), Tiling(block_rows=32), Tiling(block_rows=128), Tiling(rows=7))
-    assert merged(best) == (Tiling(prefetch=True, block_rows=32), Tiling(prefetch=True, block_rows=32, rows=7))
-    assert merged(best[:1]) == merged(()) == ()
-    assert merged((DepthwiseTiling(columns=6), DepthwiseTiling(pairs=False))) == (DepthwiseTiling(6, pairs=False),)
+    assert merged(best, Tiling()) == (
+        Tiling(prefetch=True, block_rows=32),
+        Tiling(prefetch=True, block_rows=32, rows=7),
+    )
+    assert merged(best[:1], Tiling()) == merged((), Tiling()) == ()
+    assert merged((DepthwiseTiling(columns=6), DepthwiseTiling(pairs=False)), Tiling()) == (
+        DepthwiseTiling(6, pairs=False),
+    )
 
 
 def test_the_model_of_cycles_prefers_tiles_that_divide_the_rows() -> None:

@@ -64,6 +64,22 @@ class FewLayers(nn.Module):
         return x, self.linear(self.depthwise(x).flatten(2).transpose(1, 2))
 
 
+class NarrowLayers(nn.Module):
+    """Linears and a convolution that every scheme of narrow arithmetic takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(16, 64, 3, padding=1)
+        self.first = nn.Linear(64, 200)
+        self.second = nn.Linear(200, 64)
+        self.third = nn.Linear(64, 33)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[batch, 16, height, width] → [batch, positions, 33]."""
+        x = torch.relu(self.conv(x)).flatten(2).transpose(1, 2)
+        return self.third(x + self.second(nn.functional.gelu(self.first(x))))
+
+
 def layers_inputs(batch: int = 3) -> tuple[torch.Tensor, ...]:
     """A batch of 19 × 21 images."""
     torch.manual_seed(5)
