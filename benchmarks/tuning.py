@@ -1,8 +1,10 @@
-"""What tuning gains: a model with its templates' own tilings and with tuned ones, in turns in one process.
+"""What tilings gain: a model without and with them, in turns in one process.
 
-`python -m benchmarks.tuning MODEL [--batch N] [--seconds N] [--rounds N] [--top N]`: a MODEL of the suite. What is
-not in the cache of choices is measured within the seconds. Times of single kernels are their rounds' 20th percentile
-(other work on the machine only ever adds time), those of whole runs medians of ratios.
+`python -m benchmarks.tuning MODEL [--batch N] [--seconds N] [--rounds N] [--top N]`: a MODEL of the suite as it is
+converted by default, and tuned; what is not in the cache of choices is measured within the seconds. With `--plain`
+instead: the templates' own choices everywhere, and what conversion chooses by the sizes of operands. Times of single
+kernels are their rounds' 20th percentile (other work on the machine only ever adds time), those of whole runs medians
+of ratios.
 """
 
 from __future__ import annotations
@@ -12,14 +14,21 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import benchmarks.suite_models
 from ullage.bench import as_array
 from ullage.calling import Convention
+from ullage.codegen.cache import Cache
+from ullage.codegen.cpp.toolchain import build_library, native_sources
+from ullage.codegen.templates import Conv2d, Gemm
+from ullage.codegen.tiling import Tiling, show_tiling
+from ullage.codegen.tune.retile import with_tilings
 from ullage.driver import Prepared, prepare
 from ullage.flow import capture
 from ullage.options import CompileOptions
 from ullage.plan.plan import Launch
+from ullage.plan.steps import Step
 from ullage.progress import terminal_progress
 from ullage.runtime.load import load
 from ullage.runtime.runner import Runner
@@ -37,18 +46,30 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--top", type=int, default=10)
+    parser.add_argument("--plain", action="store_true", help="measure what conversion chooses, not tuning")
     options = parser.parse_args()
     module, inputs = getattr(benchmarks.suite_models, f"{options.model}_b{options.batch}")()
-    chosen = [CompileOptions(progress=terminal_progress(), tune=tune) for tune in (None, options.seconds)]
-    captured = [capture(module, inputs, {}, one) for one in chosen]
-    models = [prepare(graph, one.for_driver()) for graph, one in zip(captured, chosen, strict=True)]
-    arrays = {n: as_array(t) for n, t in Convention.of(captured[0], module).bind(inputs, {}).items()}
+    chosen = CompileOptions(progress=terminal_progress(), tune=None if options.plain else options.seconds)
+    captured = capture(module, inputs, {}, chosen)
+    arrays = {n: as_array(t) for n, t in Convention.of(captured, module).bind(inputs, {}).items()}
+    last = prepare(captured, chosen.for_driver())
+    first = plain(last) if options.plain else prepare(captured, CompileOptions().for_driver())
+    models = [first, last]
     with ExitStack() as stack:
         runners = [stack.enter_context(_loaded(model, stack)) for model in models]
         whole, launches = measure(runners, arrays, options.rounds)
-    _print_whole(options.model, models[1], whole)
+    _print_whole(options.model, last, whole)
     _print_kernels(models, launches, options.top)
     return 0
+
+
+def plain(model: Prepared) -> Prepared:
+    """The model with the templates' own tilings."""
+    target, specs = model.options.target, model.scheduled.specs
+    other = {s: Tiling() for s, spec in specs.items() if isinstance(spec, Gemm | Conv2d) and spec.tiling != Tiling()}
+    scheduled = with_tilings(model.scheduled, other, target)
+    kernels = [scheduled.kernels[symbol] for symbol in sorted(scheduled.kernels)]
+    return replace(model, scheduled=scheduled, code=build_library(kernels, target, native_sources(), Cache.default()))
 
 
 def _loaded(model: Prepared, stack: ExitStack) -> Runner:
@@ -77,36 +98,37 @@ def measure(
 def _print_whole(name: str, tuned: Prepared, whole: list[list[float]]) -> None:
     own, other = whole
     ratios = [b / a for a, b in zip(own, other, strict=True)]
-    assert tuned.tuning is not None
     print(
-        f"{name}: own tilings {1e3 * statistics.median(own):.2f} ms (least {1e3 * min(own):.2f}), "
-        f"tuned {1e3 * statistics.median(other):.2f} ms (least {1e3 * min(other):.2f}), "
-        f"median of ratios {statistics.median(ratios):.3f}, tuned faster in {sum(r < 1 for r in ratios)} of "
-        f"{len(ratios)} rounds; {tuned.tuning.ratio:.3f} expected, {len(tuned.tuning.kernels)} kernels chosen, "
-        f"{tuned.tuning.left} left, {tuned.tuning.seconds:.1f} s"
+        f"{name}: without {1e3 * statistics.median(own):.2f} ms (least {1e3 * min(own):.2f}), "
+        f"with {1e3 * statistics.median(other):.2f} ms (least {1e3 * min(other):.2f}), "
+        f"median of ratios {statistics.median(ratios):.3f}, faster in {sum(r < 1 for r in ratios)} of "
+        f"{len(ratios)} rounds"
     )
+    if tuned.tuning is not None:
+        seen, left, seconds = len(tuned.tuning.kernels), tuned.tuning.left, tuned.tuning.seconds
+        print(f"  tuning: {seen} kernels seen, {left} left, in {seconds:.1f} s; {tuned.tuning.ratio:.3f} expected")
 
 
 def _print_kernels(models: Sequence[Prepared], launches: list[Seconds], top: int) -> None:
     """Kernels with another tiling: their time in the model, and its ratio beside the one that tuning measured."""
-    own, tuning = models[0], models[1].tuning
-    assert tuning is not None
-    steps = own.scheduled.schedule.steps
-    sums: dict[str, list[float]] = {}
-    for position, command in enumerate(own.plan(None).commands):
+    before, after = (model.scheduled for model in models)
+    sums: dict[tuple[str, str], list[float]] = {}
+    names: dict[tuple[str, str], str] = {}
+    for position, command in enumerate(models[0].plan(None).commands):
         if isinstance(command, Launch):
-            times = sums.setdefault(getattr(steps[command.step], "kernel", ""), [0.0, 0.0])
+            old, new = before.schedule.steps[command.step], after.schedule.steps[command.step]
+            assert isinstance(old, Step) and isinstance(new, Step)
+            names.setdefault((old.kernel, new.kernel), old.name)
+            times = sums.setdefault((old.kernel, new.kernel), [0.0, 0.0])
             for which, rounds in enumerate(launches):
                 times[which] += sorted(run[position] for run in rounds)[int(_QUANTILE * len(rounds))]
-    changed = [k for k in tuning.kernels if k.ratio < 1]
     total = [sum(times[which] for times in sums.values()) for which in range(len(launches))]
     print(f"  all launches {1e3 * total[0]:.2f} ms and {1e3 * total[1]:.2f} ms, ratio {total[1] / total[0]:.3f}")
-    for kernel in sorted(changed, key=lambda k: -sums[k.kernel][0])[:top]:
-        before, after = sums[kernel.kernel]
-        print(
-            f"  {1e3 * before:8.3f} ms × {after / before:.3f} (measured apart: {kernel.ratio:.3f})  "
-            f"{kernel.name} ×{kernel.launches}: {kernel.choice}"
-        )
+    changed = [pair for pair in sums if pair[0] != pair[1]]
+    for pair in sorted(changed, key=lambda pair: -sums[pair][0])[:top]:
+        spec = after.specs[pair[1]]
+        tiling = show_tiling(spec.tiling) if isinstance(spec, Gemm | Conv2d) else ""
+        print(f"  {1e3 * sums[pair][0]:8.3f} ms × {sums[pair][1] / sums[pair][0]:.3f}  {names[pair]}: {tiling}")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ def with_tiling(spec: Spec, dim_max: Mapping[str, int]) -> Spec:
         return spec
     read, written = _row_bytes(spec, dim_max)
     weights = spec.weight.tiles * spec.weight.tile_bytes
-    once = spec.rows is None and weights <= _NEAR_BYTES and read + written >= _FAR_BYTES
+    several = spec.rows is None and spec.weight.tiles > 1
+    once = several and weights <= _NEAR_BYTES and read + written >= _FAR_BYTES
     residual = fetches(spec.epilogue) and written >= _LONG_BYTES
     tiling = Tiling(tiles_first=once, prefetch=residual, from_registers=residual)
     if isinstance(spec, Gemm):

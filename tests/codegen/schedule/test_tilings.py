@@ -46,6 +46,7 @@ def tilings(module: nn.Module, *inputs: torch.Tensor) -> list[AnyTiling]:
         (64, 64, 128, False, Tiling()),
         (64, 64, 128, True, Tiling()),
         (8192, 32, 128, False, ONCE),
+        (65536, 32, 16, False, Tiling()),
         (8192, 32, 128, True, Tiling(tiles_first=True, prefetch=True, from_registers=True)),
         (512, 512, 1024, False, Tiling()),
         (512, 512, 1024, True, RESIDUAL),
