@@ -1,9 +1,9 @@
 """Everything in memory, side by side over the suite: Ullage, eager PyTorch, Inductor, ONNX Runtime and OpenVINO.
 
 `python -m benchmarks.suite [--models a,b] [--batch 1] [--threads 2] [--against ...] [--rounds 7] [--accuracy E]
-[--json FILE] [--plot FILE]`. float32 (with an accuracy: bfloat16 for Ullage and OpenVINO), each system in a process of
-its own, interleaved rounds, medians; `best ÷ Ullage` compares with the fastest of the others. Peak is resident memory
-over what the system's libraries take.
+[--quantize S] [--json FILE] [--plot FILE]`. float32 (with an accuracy: bfloat16 for Ullage and OpenVINO; with int8: ONNX
+Runtime's quantizer makes the models of others), each system in a process of its own, interleaved rounds, medians;
+`best ÷ Ullage` compares with the fastest of the others. Peak is resident memory over what the system's libraries take.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> int:
     )
     results = []
     for model in options.models.split(","):
-        result = measure(model, options.batch, against, options.rounds, options.accuracy)
+        result = measure(model, options.batch, against, options.rounds, options.accuracy, options.quantize)
         print(line(result), flush=True)
         results.append(result)
     print(f"geometric mean of best ÷ Ullage: {geometric_mean([r.ratio for r in results if r.ratio]):.3f}")
@@ -81,6 +81,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--accuracy", type=float, default=None, help="relative error allowed; OpenVINO in bfloat16")
+    parser.add_argument(
+        "--quantize", default=None, help="a scheme; with int8 the others run ONNX Runtime's int8 models"
+    )
     parser.add_argument("--json", default="")
     parser.add_argument("--plot", default="")
     options = parser.parse_args()
@@ -89,10 +92,19 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def measure(model: str, batch: int, against: Sequence[str], rounds: int, accuracy: float | None = None) -> Result:
+def measure(
+    model: str,
+    batch: int,
+    against: Sequence[str],
+    rounds: int,
+    accuracy: float | None = None,
+    quantize: str | None = None,
+) -> Result:
     """One model beside the others."""
     allowed = "exact" if accuracy is None else accuracy
-    table: Table = bench(factory_name(model, batch), against, None, None, None, rounds, accuracy=allowed)
+    table: Table = bench(
+        factory_name(model, batch), against, None, None, None, rounds, accuracy=allowed, quantize=quantize
+    )
     return Result(model, batch, table.rows, table.passed)
 
 

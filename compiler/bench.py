@@ -145,11 +145,13 @@ def bench(
     threads: int | None = None,
     accuracy: str | float = "exact",
     tune: float | None = None,
+    quantize: str | None = None,
 ) -> Table:
     """Compile `subject` if it is a model, then run it beside the other systems in `rounds` interleaved rounds.
 
     All run on `threads`; without it, on as many as are available and as the artifact was made for. With an `accuracy`
-    that is a number the model is compiled with it, and held to it, and OpenVINO may use bfloat16, too.
+    that is a number the model is compiled with it, and held to it, and OpenVINO may use bfloat16, too. With the scheme
+    int8 ONNX Runtime and OpenVINO run what ONNX Runtime's quantizer makes of the model.
     """
     names = [name.strip() for name in against if name.strip()]
     unknown = [name for name in names if name not in SYSTEMS]
@@ -162,7 +164,13 @@ def bench(
     if is_artifact and reference is None:
         return _alone(Path(subject), budget, names, scratch.path, rounds, threads)
     options = CompileOptions(
-        budget=budget, accuracy=accuracy, input_specs=input_specs, progress=True, threads=threads, tune=tune
+        budget=budget,
+        accuracy=accuracy,
+        quantize=quantize,
+        input_specs=input_specs,
+        progress=True,
+        threads=threads,
+        tune=tune,
     )
     artifact = Path(subject) if is_artifact else scratch.path / "model.ullage"
     if not is_artifact:
@@ -173,11 +181,19 @@ def bench(
     write_arrays(scratch.path / "inputs.npz", {name: as_array(tensor) for name, tensor in inputs.items()})
     outputs = tuple(spec.name for spec in truth.captured.outputs)
     jobs = [
-        Job(name, model, str(artifact), budget, input_specs, outputs, str(scratch.path), count, accuracy != "exact")
+        Job(name, model, str(artifact), budget, input_specs, outputs, str(scratch.path), count, _precision(options))
         for name in dict.fromkeys(["ullage", *names])
     ]
-    tolerance = None if isinstance(accuracy, str) else accuracy
+    tolerance = float("inf") if quantize is not None else None
+    tolerance = tolerance if isinstance(accuracy, str) else accuracy
     return _judge(run_rounds(jobs, rounds), truth, inputs, scratch.path, tolerance)
+
+
+def _precision(options: CompileOptions) -> str:
+    """What other systems may compute in."""
+    if options.quantize == "int8":
+        return "int8"
+    return "bfloat16" if options.is_lossy else "float32"
 
 
 def _threads(artifact: Path, asked: int | None) -> int:

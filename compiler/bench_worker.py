@@ -31,8 +31,8 @@ class Job:
     output_names: tuple[str, ...]
     folder: str
     threads: int
-    narrow: bool = False
-    """Whether OpenVINO may compute in bfloat16."""
+    precision: str = "float32"
+    """What other systems that can may compute in: float32, bfloat16 or int8."""
 
     def to_text(self) -> str:
         """One command-line argument."""
@@ -160,17 +160,28 @@ def _inductor(job: Job) -> System:
     return System(lambda: model.named(compiled(*model.args, **model.kwargs)), model.baseline_bytes, lambda: None)
 
 
-def _onnxruntime(job: Job) -> System:
-    import onnxruntime
+def _exported(job: Job, model: _Torch, arrays: Mapping[str, Any]) -> Path:
+    """The model as an ONNX file."""
     import torch
 
-    path = Path(job.folder) / "model.onnx"
-    arrays = _inputs(job)
-    model = _open_torch(job)
+    path = Path(job.folder) / f"{job.system}.onnx"
     names = list(arrays)
     torch.onnx.export(
         model.module, model.args, str(path), input_names=names, output_names=list(model.output_names), dynamo=False
     )
+    return path
+
+
+def _onnxruntime(job: Job) -> System:
+    import onnxruntime
+
+    arrays = _inputs(job)
+    model = _open_torch(job)
+    path = _exported(job, model, arrays)
+    if job.precision == "int8":
+        from ullage.bench_int8 import for_onnxruntime
+
+        path = for_onnxruntime(path, arrays)
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = job.threads
     session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
@@ -185,8 +196,14 @@ def _openvino(job: Job) -> System:
     import openvino
 
     model = _open_torch(job)
-    converted = openvino.convert_model(model.module, example_input=model.args)
-    precision = "bf16" if job.narrow else "f32"
+    if job.precision == "int8":
+        from ullage.bench_int8 import with_static_ranges
+
+        arrays = _inputs(job)
+        converted = openvino.convert_model(str(with_static_ranges(_exported(job, model, arrays), arrays)))
+    else:
+        converted = openvino.convert_model(model.module, example_input=model.args)
+    precision = "bf16" if job.precision == "bfloat16" else "f32"
     compiled = openvino.compile_model(
         converted, "CPU", {"INFERENCE_NUM_THREADS": str(job.threads), "INFERENCE_PRECISION_HINT": precision}
     )

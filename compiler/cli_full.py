@@ -256,6 +256,7 @@ def bench(
     inputs: Inputs = None,
     threads: Threads = None,
     accuracy: Accuracy = "exact",
+    quantize: Quantize = None,
     tune: Tune = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="interleaved rounds")] = 10,
     as_json: Json = False,
@@ -265,7 +266,16 @@ def bench(
 
     allowed = _accuracy(accuracy)
     table = run(
-        subject, against.split(","), reference, budget, parse_inputs(inputs or ()), rounds, threads, allowed, tune
+        subject,
+        against.split(","),
+        reference,
+        budget,
+        parse_inputs(inputs or ()),
+        rounds,
+        threads,
+        allowed,
+        tune,
+        quantize,
     )
     _print({"rows": [row.to_json() for row in table.rows]}, as_json, table.text())
     return 0 if table.passed else 1
