@@ -16,9 +16,11 @@ from ullage.graph.captured import CapturedModel
 from ullage.graph.recipes import convert, reshape
 from ullage.passes.edit import Editor, argument, calls, is_call, is_tensor, value_of
 from ullage.passes.manager import Pass, RewriteLog
+from ullage.passes.quantize.widths import filled_input, filled_weight, fills
 
 aten = torch.ops.aten
 NARROW = torch.bfloat16
+_WORD = 2
 _VIEWS = (aten.view.default, aten.reshape.default, aten.permute.default, aten.transpose.int, aten.unsqueeze.default)
 _LINEAR, _CONVOLUTION, _EMBEDDING = aten.linear.default, aten.convolution.default, aten.embedding.default
 
@@ -54,7 +56,7 @@ def is_table(node: Node) -> bool:
 def candidates(model: CapturedModel) -> Iterator[Node]:
     """Embeddings in constant float32 tables, and float32 linears and convolutions with constant weights.
 
-    Products whose sums do not run over pairs of values would be no faster and are left alone.
+    Products whose sums do not run over pairs of values (`fills`) would be no faster and are left alone.
     """
     edit = Editor.of(model)
     for node in calls(model.module.graph):
@@ -71,7 +73,7 @@ def _pays(edit: Editor, node: Node) -> bool:
     if ref is None or not is_tensor(x) or any(t != torch.float32 for t in (ref.dtype, value_of(x).dtype)):
         return False
     inputs = ref.shape[0] if _transposed(node) else ref.shape[1]
-    return inputs // _groups_of_inputs(node) % 2 == 0
+    return fills(node, inputs // _groups_of_inputs(node), _WORD)
 
 
 def _transposed(node: Node) -> bool:
@@ -96,7 +98,8 @@ def _narrow_product(edit: Editor, node: Node) -> None:
     assert ref is not None
     assert isinstance(x, Node)
     narrow_x = behind_views(edit, x, lambda source: edit.call(aten._to_copy.default, source, dtype=NARROW))
-    narrow_weight = edit.add_constant(convert(ref, NARROW))
+    narrow_weight = edit.add_constant(filled_weight(convert(ref, NARROW), _WORD))
+    narrow_x = filled_input(edit, narrow_x, node, ref.shape[1], _WORD)
     rest = (None, *node.args[3:]) if is_call(node, _CONVOLUTION) else ()
     product = edit.call(node.target, narrow_x, narrow_weight, *rest)
     result = edit.call(aten._to_copy.default, product, dtype=torch.float32)

@@ -26,11 +26,13 @@ from ullage.graph.sources import InMemory
 from ullage.passes.edit import Editor, argument, calls, is_call, is_tensor, value_of
 from ullage.passes.manager import Pass, RewriteLog
 from ullage.passes.quantize.bfloat16 import as_offsets, behind_views
+from ullage.passes.quantize.widths import filled_input, filled_weight, fills
 
 aten = torch.ops.aten
 _LINEAR, _CONVOLUTION = aten.linear.default, aten.convolution.default
 _LEVELS = 255
 """The largest uint8."""
+_WORD = 4
 _MOST_SUMMED = 1 << 16
 _TINY = 1e-30
 
@@ -96,7 +98,7 @@ def needs_range(node: Node) -> bool:
 
 
 def candidates(model: CapturedModel) -> Iterator[Node]:
-    """float32 linears and convolutions (none transposed) with constant weights whose sums run over fours of values."""
+    """float32 linears and convolutions with constant weights, none transposed, whose sums `fills` with fours of values."""
     edit = Editor.of(model)
     for node in calls(model.module.graph):
         if is_call(node, _LINEAR, _CONVOLUTION) and _suits(edit, node):
@@ -108,7 +110,7 @@ def _suits(edit: Editor, node: Node) -> bool:
     if ref is None or not is_tensor(x) or any(t != torch.float32 for t in (ref.dtype, value_of(x).dtype)):
         return False
     transposed = is_call(node, _CONVOLUTION) and bool(argument(node, "transposed"))
-    return not transposed and ref.shape[1] % 4 == 0 and prod(ref.shape[1:]) <= _MOST_SUMMED
+    return not transposed and fills(node, ref.shape[1], _WORD) and prod(ref.shape[1:]) <= _MOST_SUMMED
 
 
 def _rewrite(edit: Editor, node: Node, known: Range | None) -> None:
@@ -118,9 +120,10 @@ def _rewrite(edit: Editor, node: Node, known: Range | None) -> None:
     if known is None and needs_range(node):
         raise InputError(f"{node.name} needs the range of its input: {node.name}@low:high.")
     whole = integer_weight(ref)
-    codes = edit.add_constant(whole.codes)
+    codes = edit.add_constant(filled_weight(whole.codes, _WORD))
     rows = _in_rows(edit, x) if known is None else _Rows(_in_range(edit, x, known), known.scale, known.zero)
-    product = _product(edit, node, rows.codes, codes, rows.zero)
+    inputs = filled_input(edit, rows.codes, node, ref.shape[1], _WORD)
+    product = _product(edit, node, inputs, codes, rows.zero)
     result = _unscaled(edit, node, product, rows, whole, ref.name)
     if bias is not None:
         result = edit.call(aten.add.Tensor, result, as_offsets(edit, node, bias))

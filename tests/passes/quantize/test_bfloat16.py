@@ -16,10 +16,10 @@ from ullage.plan.steps import Step
 
 
 @pytest.mark.parametrize(("name", "kinds"), [
-    ("text", ["embedding", "linear", "linear", "linear"]), ("image", ["convolution"] * 3),
+    ("text", ["embedding", "linear", "linear", "linear", "linear"]), ("image", ["convolution"] * 4),
 ])  # fmt: skip
 def test_candidates_have_constant_weights_and_pairs_of_values(name: str, kinds: list[str]) -> None:
-    """Sums over 3 channels, over one channel of each group, and over 33 values stay as they are."""
+    """Sums over one channel of each group stay as they are; those over 3 channels and 33 values get a zero more."""
     found = [str(node.target).split(".")[1] for node in candidates(captured(*case(name)))]
     assert found == kinds
 
@@ -42,7 +42,7 @@ def test_the_foreseen_error_is_that_of_the_compiled_model(name: str) -> None:
     assert measured == pytest.approx(foreseen, rel=1e-2)
 
 
-@pytest.mark.parametrize(("allowed", "least", "most"), [(0.0, 0, 0), (1e-3, 0, 3), (3e-3, 1, 3), (6e-3, 4, 4)])
+@pytest.mark.parametrize(("allowed", "least", "most"), [(0.0, 0, 0), (1e-3, 0, 3), (3e-3, 1, 3), (6e-3, 4, 5)])
 def test_what_is_allowed_is_kept(allowed: float, least: int, most: int) -> None:
     """The compiled model's own error stays within bounds, however many products that leaves in float32."""
     module, inputs = case("text")

@@ -30,10 +30,10 @@ def judge(name: str) -> Judge:
 
 
 @pytest.mark.parametrize(("name", "kinds"), [
-    ("text", ["linear", "linear", "linear"]), ("image", ["convolution"] * 2), ("residual", ["convolution"] * 5),
+    ("text", ["linear"] * 4), ("image", ["convolution"] * 3), ("residual", ["convolution"] * 5),
 ])  # fmt: skip
 def test_candidates_sum_over_fours_of_values(name: str, kinds: list[str]) -> None:
-    """Sums over 3 channels, over one channel of each group, over 33 values, and transposed ones stay as they are."""
+    """Or over 3 channels or 33 values with some zeros; sums over one channel, and transposed ones, stay as they are."""
     found = [str(node.target).split(".")[1] for node in candidates(captured(*case(name)))]
     assert found == kinds
 
@@ -55,13 +55,13 @@ def test_the_foreseen_error_is_that_of_the_compiled_model(name: str, target: Tar
 def test_integers_are_taken_once_all_is_in_bfloat16() -> None:
     """A little error is for bfloat16 everywhere, more for int8, all of it or a part."""
     schemes = {}
-    for allowed in (3.5e-3, 6e-3, 2e-2):
+    for allowed in (4e-3, 6e-3, 2e-2):
         prepared = lossy(*case("text"), allowed)
         found = [r.pass_name for r in prepared.rewrites if r.error > 0.0]
         schemes[allowed] = (found.count("bfloat16"), found.count("int8"))
         assert max(r.error for r in prepared.rewrites) <= allowed
-    assert schemes[3.5e-3][1] < schemes[6e-3][1] < schemes[2e-2][1] == 3
-    assert all(sum(counts) == 4 for counts in schemes.values())
+    assert schemes[4e-3][1] < schemes[6e-3][1] < schemes[2e-2][1] == 4
+    assert all(sum(counts) == 5 for counts in schemes.values())
 
 
 def test_a_scheme_that_errs_more_than_allowed_is_refused() -> None:
@@ -90,7 +90,7 @@ def test_ranges_are_those_of_all_samples() -> None:
     single = Judge.of(model, (one,), lambda _: None).ranges
     needed = [node.name for node in candidates(model) if needs_range(node)]
     assert sorted(both) == sorted(single) == sorted(needed)
-    assert single[needed[0]].low == 0.0 > single[needed[1]].low  # the first one follows a ReLU
+    assert single[needed[1]].low == 0.0 > single[needed[2]].low  # the second one follows a ReLU
     assert all(both[n].low <= single[n].low and both[n].high >= single[n].high for n in needed)
     assert both != single
     assert Range(-1.0, 3.0).zero == 64 and Range(0.0, 0.0).zero == 0 and Range(-2.0, 0.0).zero == 255
@@ -146,3 +146,14 @@ def test_the_pass_has_a_text_form() -> None:
     for wrong in ("1:2", "-1", "a:b", "-1:nan"):
         with pytest.raises(InputError):
             Range.parse(wrong)
+
+
+@pytest.mark.parametrize(("inputs", "allowed"), [(3, True), (7, True), (33, True), (1, False), (2, False), (5, False)])
+def test_few_zeros_are_added_to_fill_words(inputs: int, allowed: bool) -> None:
+    """As long as a third is the most that they add; one in four channels of one word is too many."""
+    torch.manual_seed(0)
+    module, x = nn.Conv2d(inputs, 16, 3, padding=1).eval().requires_grad_(False), (torch.randn(1, inputs, 6, 5),)
+    assert len(list(candidates(captured(module, x)))) == allowed
+    with running(lossy(module, x, scheme="int8")) as runner:
+        (found,) = results(runner, x)
+    assert relative_error([(found,)], [(module(*x),)]) < (0.02 if allowed else 1e-5)
