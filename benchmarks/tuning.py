@@ -127,8 +127,9 @@ def _print_kernels(models: Sequence[Prepared], launches: list[Seconds], top: int
     changed = [pair for pair in sums if pair[0] != pair[1]]
     for pair in sorted(changed, key=lambda pair: -sums[pair][0])[:top]:
         spec = after.specs[pair[1]]
-        tiling = show_tiling(spec.tiling) if isinstance(spec, Gemm | Conv2d) else ""
-        print(f"  {1e3 * sums[pair][0]:8.3f} ms × {sums[pair][1] / sums[pair][0]:.3f}  {names[pair]}: {tiling}")
+        if isinstance(spec, Gemm | Conv2d):
+            ratio, tiling = sums[pair][1] / sums[pair][0], show_tiling(spec.tiling)
+            print(f"  {1e3 * sums[pair][0]:8.3f} ms × {ratio:.3f}  {names[pair]}: {tiling}")
 
 
 if __name__ == "__main__":
