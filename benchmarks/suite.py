@@ -1,8 +1,8 @@
 """Everything in memory, side by side over the suite: Ullage, eager PyTorch, Inductor, ONNX Runtime and OpenVINO.
 
 `python -m benchmarks.suite [--models a,b] [--batch 1] [--threads 2] [--against ...] [--rounds 7] [--accuracy E]
-[--quantize S] [--json FILE] [--plot FILE]`. float32 (with an accuracy: bfloat16 for Ullage and OpenVINO; with int8: ONNX
-Runtime's quantizer makes the models of others), each system in a process of its own, interleaved rounds, medians;
+[--quantize S] [--json FILE] [--plot FILE]`. float32 (with an accuracy: bfloat16 for Ullage and OpenVINO; with int8:
+ONNX Runtime's quantizer makes the models of others), each system in a process of its own, interleaved rounds, medians;
 `best ÷ Ullage` compares with the fastest of the others. Peak is resident memory over what the system's libraries take.
 """
 

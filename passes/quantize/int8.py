@@ -98,7 +98,7 @@ def needs_range(node: Node) -> bool:
 
 
 def candidates(model: CapturedModel) -> Iterator[Node]:
-    """float32 linears and convolutions with constant weights, none transposed, whose sums `fills` with fours of values."""
+    """float32 linears and convolutions, not transposed, with constant weights whose sums run over fours of values."""
     edit = Editor.of(model)
     for node in calls(model.module.graph):
         if is_call(node, _LINEAR, _CONVOLUTION) and _suits(edit, node):

@@ -140,7 +140,8 @@ def _sums(codes: NDArray[np.uint8], scales: NDArray[np.float16], zero: int) -> N
 
 def _in_words(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint32]:
     """Codes [outputs, groups, group] as the bytes of words [groups, words, outputs]."""
-    planes = [(codes & 3, 2), (codes >> 2, 1)] if bits == 3 else [(codes, bits)]
+    low, high = codes & np.uint8(3), codes >> np.uint8(2)
+    planes = [(low, 2), (high, 1)] if bits == 3 else [(codes, bits)]
     together = 8 if bits == 3 else 8 // bits
     fours = [part.reshape(*codes.shape[:2], -1, together, 4) for part, _ in planes]
     stored = [_stacked(four, width) for four, (_, width) in zip(fours, planes, strict=True)]
@@ -154,4 +155,5 @@ def _stacked(fours: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     per_byte = 8 // bits
     parts = fours.reshape(*fours.shape[:3], -1, per_byte, 4)
     shifts = (bits * np.arange(per_byte, dtype=np.uint8))[:, None]
-    return np.bitwise_or.reduce(parts << shifts, axis=4)
+    stacked: NDArray[np.uint8] = np.bitwise_or.reduce(parts << shifts, axis=4)
+    return stacked
