@@ -7,17 +7,6 @@ from pathlib import Path
 from typing import Any
 
 
-class _Once:
-    """Calibration data of one sample."""
-
-    def __init__(self, arrays: Mapping[str, Any]) -> None:
-        self._left = [dict(arrays)]
-
-    def get_next(self) -> dict[str, Any] | None:
-        """The sample, then None."""
-        return self._left.pop() if self._left else None
-
-
 def for_onnxruntime(path: Path, arrays: Mapping[str, Any]) -> Path:
     """As ONNX Runtime advises: ranges at run time for models of matrix products, measured ones with convolutions."""
     import onnx
@@ -34,13 +23,22 @@ def for_onnxruntime(path: Path, arrays: Mapping[str, Any]) -> Path:
 
 def with_static_ranges(path: Path, arrays: Mapping[str, Any]) -> Path:
     """The model with quantized and dequantized operands around its products, by ranges measured on one sample."""
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    samples = [dict(arrays)]
+
+    class Once(CalibrationDataReader):  # type: ignore[misc]  # the package has no types
+        """Calibration data of one sample."""
+
+        def get_next(self) -> Any:
+            """The sample, then None."""
+            return samples.pop() if samples else None
 
     target = path.with_suffix(".qdq.onnx")
     quantize_static(
         _prepared(path),
         target,
-        _Once(arrays),
+        Once(),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,

@@ -53,10 +53,29 @@ def test_an_accuracy_is_kept_and_told(
     assert ullage(capsys, "convert", FACTORY, "-o", out, "--accuracy", 0.01, *more)[0] == 0
     _, found = ullage(capsys, "inspect", out)
     assert found["accuracy"] == 0.01
-    assert {r["pass"] for r in found["rewrites"] if r["error"] > 0} == {"bfloat16"}
+    assert {r["pass"] for r in found["rewrites"] if r["error"] > 0} == {"int8"}
     assert all(r["error"] <= 0.01 for r in found["rewrites"])
     code, checked = ullage(capsys, "check", out, "--reference", FACTORY)
     assert code == 0 and all(1e-4 < output["error"] < output["tolerance"] == 0.01 for output in checked["outputs"])
+
+
+@pytest.mark.parametrize(
+    ("scheme", "name"), [("bfloat16", "bfloat16"), ("int8", "int8"), ("int4-weights/64", "weight_only")]
+)
+def test_a_scheme_is_used_and_its_error_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, scheme: str, name: str
+) -> None:
+    """The artifact is checked against twice that error; an accuracy beside the scheme refuses more than it allows."""
+    out = tmp_path / "m.ullage"
+    assert ullage(capsys, "convert", FACTORY, "-o", out, "--quantize", scheme)[0] == 0
+    _, found = ullage(capsys, "inspect", out)
+    assert found["accuracy"] == "exact" and {r["pass"] for r in found["rewrites"] if r["error"] > 0} == {name}
+    code, checked = ullage(capsys, "check", out, "--reference", FACTORY)
+    (error,) = {r["error"] for r in found["rewrites"] if r["error"] > 0}
+    assert code == 0 and all(0 < o["error"] < o["tolerance"] == 2 * error for o in checked["outputs"])
+    out.unlink()
+    assert main(["convert", FACTORY, "-o", str(out), "--quantize", scheme, "--accuracy", "1e-6"]) == 2
+    assert "accuracy not met" in capsys.readouterr().err and not out.exists()
 
 
 def test_calibration_that_does_not_fit_is_an_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
