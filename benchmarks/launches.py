@@ -33,6 +33,8 @@ from ullage.target import Target, available_threads
 
 _COPY_BYTES = 1 << 17
 _COPIES = 200
+_LARGE_FLOPS = 20e6
+_REACHED = 0.9
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,57 @@ class Line:
         return max(self.flops / flops_per_s, self.bytes / bytes_per_s)
 
 
+@dataclass(frozen=True)
+class Profile:
+    """The launches of a model, the median seconds of a run, and the machine's rates at the time (of all threads)."""
+
+    name: str
+    lines: tuple[Line, ...]
+    run_seconds: float
+    flops_per_s: float
+    bytes_per_s: float
+
+    def limit_seconds(self, line: Line) -> float:
+        """The least time of a launch."""
+        return line.limit_seconds(self.flops_per_s, self.bytes_per_s)
+
+    @property
+    def fraction(self) -> float:
+        """The limits of all launches over a run: the fraction of the roofline."""
+        return sum(map(self.limit_seconds, self.lines)) / self.run_seconds
+
+    @property
+    def large_products(self) -> list[float]:
+        """Fractions of the peak of the launches above 20 million multiply-adds that operations bound, ascending."""
+        return sorted(
+            line.flops / line.seconds / self.flops_per_s
+            for line in self.lines
+            if line.flops > _LARGE_FLOPS and line.flops / self.flops_per_s >= line.bytes / self.bytes_per_s
+        )
+
+    def summary(self) -> str:
+        """One line."""
+        whole = f"{self.name}: a run {1e3 * self.run_seconds:.2f} ms, {self.fraction:.0%} of the roofline "
+        rates = f"({self.flops_per_s / 1e9:.0f} GFLOP/s, {self.bytes_per_s / 1e9:.0f} GB/s)"
+        large = self.large_products
+        if not large:
+            return whole + rates
+        reach = sum(fraction >= _REACHED for fraction in large)
+        return f"{whole}{rates}; {reach} of {len(large)} large products at {_REACHED:.0%} of the peak or above, " + (
+            f"the least at {large[0]:.0%}"
+        )
+
+    def worst(self, top: int) -> list[str]:
+        """A header, and the launches that lose most."""
+        ranked = sorted(self.lines, key=lambda line: self.limit_seconds(line) - line.seconds)
+        head = f"{'µs':>8} {'limit':>8} {'GFLOP/s':>8} {'GB/s':>7} {'tasks':>6}  launch"
+        return [head, *(self._row(line) for line in ranked[:top])]
+
+    def _row(self, line: Line) -> str:
+        rates = f"{line.flops / line.seconds / 1e9:8.1f} {line.bytes / line.seconds / 1e9:7.1f}"
+        return f"{1e6 * line.seconds:8.1f} {1e6 * self.limit_seconds(line):8.1f} {rates} {line.tasks:6}  {line.name}"
+
+
 def main() -> int:
     """Print the sum and the launches with the largest losses."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -58,32 +111,24 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--top", type=int, default=10)
     options = parser.parse_args()
-    lines, whole = measure(options.model, options.threads, options.rounds)
-    flops, copied = options.threads * peak_flops_per_s(), options.threads * copy_bytes_per_s()
-    limits = [line.limit_seconds(flops, copied) for line in lines]
-    print(
-        f"{options.model}: a run {1e3 * whole:.2f} ms, launches {1e3 * sum(line.seconds for line in lines):.2f} ms, "
-        f"limits {1e3 * sum(limits):.2f} ms ({flops / 1e9:.0f} GFLOP/s, {copied / 1e9:.0f} GB/s)"
-    )
-    ranked = sorted(zip(lines, limits, strict=True), key=lambda pair: pair[1] - pair[0].seconds)
-    print(f"{'µs':>8} {'limit':>8} {'GFLOP/s':>8} {'GB/s':>7} {'tasks':>6}  launch")
-    for line, limit in ranked[: options.top]:
-        rates = f"{line.flops / line.seconds / 1e9:8.1f} {line.bytes / line.seconds / 1e9:7.1f}"
-        print(f"{1e6 * line.seconds:8.1f} {1e6 * limit:8.1f} {rates} {line.tasks:6}  {line.name}")
+    chosen = sample(options.model)
+    found = profile(options.model, chosen.module, chosen.inputs, chosen.kwargs, options.threads, options.rounds)
+    print("\n".join([found.summary(), *found.worst(options.top)]))
     return 0
 
 
-def measure(model: str, threads: int, rounds: int) -> tuple[list[Line], float]:
-    """The launches of a model of the zoo, and the median seconds of a whole run."""
-    chosen = sample(model)
-    captured = capture(chosen.module, chosen.inputs, chosen.kwargs, CompileOptions())
+def profile(
+    name: str, module: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any], threads: int, rounds: int
+) -> Profile:
+    """Compile a model, run it, and measure the machine beside it."""
+    captured = capture(module, inputs, kwargs, CompileOptions())
     prepared = prepare(captured, Options(Target.parse("cpu", threads)))
     plan = prepared.plan(None)
     scratch = Scratch()
     path = Path(scratch.path) / "model.ullage"
     prepared.write(plan, path)
-    inputs = Convention.of(captured, chosen.module).bind(chosen.inputs, chosen.kwargs)
-    arrays = {name: as_array(tensor) for name, tensor in inputs.items()}
+    bound = Convention.of(captured, module).bind(inputs, kwargs)
+    arrays = {name: as_array(tensor) for name, tensor in bound.items()}
     with load(path) as runner:
         whole, profiles = [], []
         for _ in range(rounds):
@@ -92,12 +137,12 @@ def measure(model: str, threads: int, rounds: int) -> tuple[list[Line], float]:
             profiles.append([seconds for _, seconds in runner.profile(**arrays)])
     seconds = [statistics.median(column) for column in zip(*profiles, strict=True)]
     steps = prepared.scheduled.schedule.steps
-    lines = [
+    lines = tuple(
         _line(steps[command.step], command, took)
         for command, took in zip(plan.commands, seconds, strict=True)
         if isinstance(command, Launch)
-    ]
-    return lines, statistics.median(whole)
+    )
+    return Profile(name, lines, statistics.median(whole), threads * peak_flops_per_s(), threads * copy_bytes_per_s())
 
 
 def _line(step: Any, command: Launch, seconds: float) -> Line:

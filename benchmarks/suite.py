@@ -1,9 +1,10 @@
 """Everything in memory, side by side over the suite: Ullage, eager PyTorch, Inductor, ONNX Runtime and OpenVINO.
 
 `python -m benchmarks.suite [--models a,b] [--batch 1] [--threads 2] [--against ...] [--rounds 7] [--accuracy E]
-[--quantize S] [--json FILE] [--plot FILE]`. float32 (with an accuracy: bfloat16 for Ullage and OpenVINO; with int8:
-ONNX Runtime's quantizer makes the models of others), each system in a process of its own, interleaved rounds, medians;
-`best ÷ Ullage` compares with the fastest of the others. Peak is resident memory over what the system's libraries take.
+[--quantize S] [--kernels] [--json FILE] [--plot FILE]`. float32, each system in a process of its own, in turns,
+medians; `best ÷ Ullage` compares with the fastest of the others. Peak is resident memory over what the system's
+libraries take. With an accuracy Ullage and OpenVINO compute in bfloat16; with int8 ONNX Runtime's quantizer makes the
+models of the others. `--kernels` adds the fraction of the roofline and the launches that lose most.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import suite_models
+from benchmarks.launches import profile
 from benchmarks.suite_models import SUITE, factory_name
 from ullage.bench import Row, Table, bench
 from ullage.budget import format_bytes
@@ -64,6 +67,8 @@ def main() -> int:
         result = measure(model, options.batch, against, options.rounds, options.accuracy, options.quantize)
         print(line(result), flush=True)
         results.append(result)
+        if options.kernels:
+            print("\n".join(kernels(model, options)), flush=True)
     print(f"geometric mean of best ÷ Ullage: {geometric_mean([r.ratio for r in results if r.ratio]):.3f}")
     if options.json:
         document = {"threads": options.threads, "results": [result.to_json() for result in results]}
@@ -84,6 +89,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--quantize", default=None, help="a scheme; with int8 the others run ONNX Runtime's int8 models"
     )
+    parser.add_argument("--kernels", action="store_true", help="the fraction of the roofline, and what loses most")
     parser.add_argument("--json", default="")
     parser.add_argument("--plot", default="")
     options = parser.parse_args()
@@ -106,6 +112,13 @@ def measure(
         factory_name(model, batch), against, None, None, None, rounds, accuracy=allowed, quantize=quantize
     )
     return Result(model, batch, table.rows, table.passed)
+
+
+def kernels(model: str, options: argparse.Namespace) -> list[str]:
+    """The model's fraction of the roofline and the ten launches that lose most against the machine's limits."""
+    module, inputs = getattr(suite_models, f"{model}_b{options.batch}")()
+    found = profile(model, module, inputs, {}, options.threads, 3 * options.rounds)
+    return [f"  {text}" for text in (found.summary(), *found.worst(10))]
 
 
 def line(result: Result) -> str:

@@ -84,6 +84,47 @@ def by_planes(edit: Editor, node: Node) -> Match | None:
     return Match("split a convolution into the planes of its kernel", build)
 
 
+def by_planes_transposed(edit: Editor, node: Node) -> Match | None:
+    """A transposed one is a two-dimensional one for each plane of its kernel; their planes are spread and added.
+
+    Plane i of the input times plane d of the kernel belongs to plane i · stride + d · dilation − padding of the result.
+    """
+    x, weight, bias, stride, padding, dilation, transposed, extra, groups = args_of(node)
+    shape = [*shape_of(x), *shape_of(weight), *shape_of(node)]
+    if len(shape_of(node)) != 5 or not transposed or not all(isinstance(size, int) for size in shape):
+        return None
+    flat = (stride[1:], padding[1:], dilation[1:], True, extra[1:], groups)
+
+    def build() -> Node:
+        batch, _, count = shape_of(x)[:3]
+        kernel, planes = shape_of(weight)[2], shape_of(node)[2]
+        length = max(count * stride[0] + (kernel - 1) * dilation[0], padding[0] + planes)
+        images = edit.call(aten.permute.default, x, [0, 2, 1, 3, 4])
+        images = edit.call(aten.reshape.default, images, [batch * count, *shape_of(images)[2:]])
+        parts = []
+        for depth in range(kernel):
+            plane = edit.call(
+                aten.convolution.default, images, edit.call(aten.select.int, weight, 2, depth), None, *flat
+            )
+            spread = edit.call(aten.reshape.default, plane, [batch, count, 1, *shape_of(plane)[1:]])
+            if stride[0] > 1:
+                spread = edit.call(aten.constant_pad_nd.default, spread, [0] * 7 + [stride[0] - 1], 0.0)
+            spread = edit.call(aten.reshape.default, spread, [batch, count * stride[0], *shape_of(plane)[1:]])
+            before = depth * dilation[0]
+            around = [0] * 6 + [before, length - before - count * stride[0]]
+            parts.append(edit.call(aten.constant_pad_nd.default, spread, around, 0.0))
+        total = reduce(lambda left, right: edit.call(aten.add.Tensor, left, right), parts)
+        chosen = edit.call(aten.slice.Tensor, total, 1, padding[0], padding[0] + planes, 1)
+        result = edit.call(aten.permute.default, chosen, [0, 2, 1, 3, 4])
+        return result if bias is None else edit.call(aten.add.Tensor, result, _per_channel(edit, bias))
+
+    return Match("split a transposed convolution into the planes of its kernel", build)
+
+
+def _per_channel(edit: Editor, bias: Any) -> Node:
+    return edit.call(aten.reshape.default, bias, [shape_of(bias)[0], 1, 1, 1])
+
+
 def _can_add_height(edit: Editor, x: Any) -> bool:
     return can_reshape(edit, shape_of(x), _high(x))
 
@@ -98,5 +139,6 @@ CONVOLUTION: RuleTable = {
     aten.conv3d.default: (convolution(False),),
     aten.conv_transpose1d.default: (convolution(True),),
     aten.conv_transpose2d.input: (convolution(True),),
-    aten.convolution.default: (with_height, by_planes),
+    aten.conv_transpose3d.input: (convolution(True),),
+    aten.convolution.default: (with_height, by_planes, by_planes_transposed),
 }

@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.codegen.schedule.scheduling import schedule
 from tests.codegen.schedule.whole_flow import error, prepared, results, running
-from ullage.errors import UnsupportedOperator
 
 VIDEO = torch.randn(2, 4, 7, 9, 8, generator=torch.Generator().manual_seed(0))
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -37,6 +35,24 @@ def test_against_float64(name: str) -> None:
     assert error(found, truth) < 1e-6
 
 
-def test_a_transposed_one_is_refused() -> None:
-    with pytest.raises(UnsupportedOperator, match="over 3 dimensions"):
-        schedule(nn.ConvTranspose3d(4, 8, 2), (VIDEO,))
+TRANSPOSED: dict[str, dict[str, Any]] = {
+    "plain": {"kernel_size": 3},
+    "upsampling": {"kernel_size": 2, "stride": 2},
+    "padded": {"kernel_size": 4, "stride": 2, "padding": 1},
+    "uneven": {"kernel_size": (2, 3, 1), "stride": (3, 1, 2), "padding": (1, 2, 0), "bias": False},
+    "with more planes": {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1},
+    "with more planes than strides": {"kernel_size": 2, "dilation": 3, "output_padding": 2},
+    "dilated": {"kernel_size": (3, 2, 2), "dilation": (3, 1, 2)},
+    "grouped": {"kernel_size": 2, "stride": (2, 1, 1), "groups": 2},
+}
+
+
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_transposed_against_float64(name: str) -> None:
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.ConvTranspose3d(4, 8, **TRANSPOSED[name]), nn.ReLU()).requires_grad_(False)
+    truth = copy.deepcopy(module).double()(VIDEO.double())
+    with running(prepared(module, (VIDEO,))) as runner:
+        (found,) = results(runner, (VIDEO,))
+    assert found.shape == truth.shape
+    assert error(found, truth) < 1e-6

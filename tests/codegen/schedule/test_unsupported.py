@@ -52,16 +52,15 @@ class Convolutions(nn.Module):
 
     def forward(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """[1, 3, 8, 8] and [4, 3, 3, 3] → [1, 4, 6, 6]."""
-        planes = torch.conv_transpose3d(x[:, :, None], torch.ones(3, 3, 1, 1, 1))[:, :, 0]
-        return torch.digamma(torch.conv2d(planes, w))
+        return torch.digamma(torch.conv2d(x, w))
 
 
 def test_convolutions_that_no_template_covers_are_refused_with_the_rest() -> None:
     with pytest.raises(UnsupportedOperator) as refused:
         schedule(Convolutions(), (torch.randn(1, 3, 8, 8), torch.randn(4, 3, 3, 3)))
     message = str(refused.value)
-    assert "over 3 dimensions" in message and "with a computed weight" in message and "digamma" in message
-    assert len(refused.value.operators) == 3
+    assert "with a computed weight" in message and "digamma" in message
+    assert len(refused.value.operators) == 2
 
 
 def test_a_form_of_an_operator_that_has_no_lowering_is_refused_with_its_reason() -> None:
