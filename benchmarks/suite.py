@@ -30,6 +30,9 @@ OTHERS = ("eager", "inductor", "onnxruntime", "openvino")
 SMALL = tuple(name for name in SUITE if name != "llama_1b")
 """What is run by default; the model of 1.1e9 weights takes 4.4 GB in each of five systems."""
 
+_HIGHEST = 4.0
+"""The plot's bars end here; higher ones have a number."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -152,11 +155,14 @@ def plot(results: Sequence[Result], path: Path) -> None:
     width = 0.8 / len(systems)
     for number, system in enumerate(systems):
         heights = [_relative(result, number + 1) for result in results]
-        axes.bar(
-            [i + (number - (len(systems) - 1) / 2) * width for i in range(len(results))], heights, width, label=system
-        )
+        places = [i + (number - (len(systems) - 1) / 2) * width for i in range(len(results))]
+        axes.bar(places, [min(height, _HIGHEST) for height in heights], width, label=system)
+        for place, height in zip(places, heights, strict=True):
+            if height > _HIGHEST:
+                axes.annotate(f"{height:.1f}", (place, _HIGHEST), ha="center", va="bottom", fontsize=7)
     axes.axhline(1, color="black", linewidth=1)
     axes.set_xticks(range(len(results)), [result.model for result in results], rotation=45, ha="right")
+    axes.set_ylim(0, 1.05 * _HIGHEST)
     axes.set_ylabel("time ÷ Ullage's")
     axes.set_title(f"float32, batch {results[0].batch}: higher bars are slower than Ullage")
     axes.legend()
