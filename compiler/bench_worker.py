@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -227,5 +228,7 @@ _LOADERS: dict[str, Callable[[Job], System]] = {
 }
 
 if __name__ == "__main__":
-    standard_output, sys.stdout = sys.stdout, sys.stderr
-    main(Job.from_text(sys.argv[1]), standard_output)
+    # What libraries print, natively too, must not mix with the answers.
+    private = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    main(Job.from_text(sys.argv[1]), private)
