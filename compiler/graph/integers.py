@@ -45,7 +45,7 @@ class IntegerWeight:
 
 
 def integer_weight(ref: ConstantRef) -> IntegerWeight:
-    """Scales such that the largest magnitude of each output is ±127; reads the weight once, some outputs at a time."""
+    """Scales such that the largest magnitude of each output is ±127; reads the weight twice, some outputs at a time."""
     most = torch.cat([block.abs().amax(1) for block in _outputs(ref)])
     scales = most.clamp_min(_TINY) / INT8_LEVELS
     held = ConstantRef(f"{ref.name}_scales", torch.float32, tuple(scales.shape), InMemory(scales))
@@ -96,6 +96,7 @@ class Grouped:
         return f"{'scales' if self.scales_only else 'codes'}[{self.bits},{self.group}]({self.base.source.key})"
 
 
+_LARGEST = torch.finfo(torch.float16).max
 _CUTS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 
 
@@ -105,7 +106,7 @@ def _least_squares_scales(groups: torch.Tensor, bits: int) -> torch.Tensor:
     full = groups.gather(-1, places) / -(1 << (bits - 1))
     best = errors = None
     for cut in _CUTS if bits < 8 else _CUTS[:1]:
-        scales = (full * cut).half()
+        scales = (full * cut).clamp(-_LARGEST, _LARGEST).half()
         scales = torch.where(scales == 0, torch.ones_like(scales), scales)
         decoded = (_codes(groups, scales, bits) - (1 << (bits - 1))) * scales.float()
         found = (decoded - groups).square().sum(-1, keepdim=True)

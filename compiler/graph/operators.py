@@ -7,6 +7,7 @@ fake tensors. Graphs may hold them after the passes that quantize.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,25 +55,13 @@ def _convolution_int8(
 
 
 @_convolution_int8.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_padding: Sequence[int],
-    groups: int,
-    border: int,
-) -> Tensor:
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
     _check(x, weight)
+    transposed, border = geometry[3], geometry[6]
     if bias is not None or transposed or not 0 <= border <= 255:
         raise ValueError("a convolution of integers has no bias, is not transposed, and its border is a uint8")
-    like = torch.ops.aten.convolution.default(
-        x.to(torch.float32), weight.to(torch.float32), None, stride, padding, dilation, False, output_padding, groups
-    )
-    return torch.empty_like(like)
+    operands = (x.to(torch.float32), weight.to(torch.float32))
+    return torch.empty_like(torch.ops.aten.convolution.default(*operands, None, *geometry[:6]))
 
 
 @torch.library.custom_op(f"{LIBRARY}::linear_codes", mutates_args=())

@@ -14,9 +14,9 @@ from torch.fx import Node
 
 from ullage.graph.captured import CapturedModel
 from ullage.graph.recipes import convert, reshape
-from ullage.passes.edit import Editor, argument, calls, is_call, is_tensor, value_of
+from ullage.passes.edit import Editor, argument, calls, is_call, value_of
 from ullage.passes.manager import Pass, RewriteLog
-from ullage.passes.quantize.widths import filled_input, filled_weight, fills
+from ullage.passes.quantize.widths import filled_input, filled_weight, fills, float_weight
 
 aten = torch.ops.aten
 NARROW = torch.bfloat16
@@ -69,8 +69,8 @@ def candidates(model: CapturedModel) -> Iterator[Node]:
 
 
 def _pays(edit: Editor, node: Node) -> bool:
-    x, ref = node.args[0], edit.constant(node.args[1])
-    if ref is None or not is_tensor(x) or any(t != torch.float32 for t in (ref.dtype, value_of(x).dtype)):
+    ref = float_weight(edit, node)
+    if ref is None:
         return False
     inputs = ref.shape[0] if _transposed(node) else ref.shape[1]
     return fills(node, inputs // _groups_of_inputs(node), _WORD)
@@ -95,8 +95,7 @@ def _narrow_table(edit: Editor, node: Node) -> None:
 def _narrow_product(edit: Editor, node: Node) -> None:
     x, weight, bias = node.args[:3] if len(node.args) > 2 else (*node.args, None)
     ref = edit.constant(weight)
-    assert ref is not None
-    assert isinstance(x, Node)
+    assert ref is not None and isinstance(x, Node)
     narrow_x = behind_views(edit, x, lambda source: edit.call(aten._to_copy.default, source, dtype=NARROW))
     narrow_weight = edit.add_constant(filled_weight(convert(ref, NARROW), _WORD))
     narrow_x = filled_input(edit, narrow_x, node, ref.shape[1], _WORD)

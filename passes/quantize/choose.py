@@ -55,7 +55,7 @@ class Judge:
             if node.name in watched:
                 low, high = (float(bound) for bound in args[0].aminmax())
                 known = ranges.get(node.name, Range(0.0, 0.0))
-                ranges[node.name] = Range(min(low, known.low), max(high, known.high))
+                ranges[node.name] = known.with_values(low, high)
 
         exact = [run_as_kernels(model, sample, watch=watch) for sample in samples]
         return Judge(model, samples, exact, ranges, progress)

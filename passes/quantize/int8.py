@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import torch
@@ -23,10 +23,10 @@ from ullage.graph.constants import ConstantRef
 from ullage.graph.integers import INT8_LEVELS, IntegerWeight, integer_weight
 from ullage.graph.operators import CONVOLUTION_INT8, LINEAR_INT8
 from ullage.graph.sources import InMemory
-from ullage.passes.edit import Editor, argument, calls, is_call, is_tensor, value_of
+from ullage.passes.edit import Editor, argument, calls, is_call, value_of
 from ullage.passes.manager import Pass, RewriteLog
 from ullage.passes.quantize.bfloat16 import as_offsets, behind_views
-from ullage.passes.quantize.widths import filled_input, filled_weight, fills
+from ullage.passes.quantize.widths import filled, filled_input, filled_weight, fills, float_weight
 
 aten = torch.ops.aten
 _LINEAR, _CONVOLUTION = aten.linear.default, aten.convolution.default
@@ -54,6 +54,15 @@ class Range:
         """The uint8 that stands for 0, which is exact."""
         return min(_LEVELS, max(0, round(-self.low / self.scale)))
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether both ends are numbers, which they are not once there was an infinity or NaN."""
+        return isfinite(self.low) and isfinite(self.high)
+
+    def with_values(self, low: float, high: float) -> Range:
+        """The range that holds values from `low` to `high`, too; NaN stays."""
+        return Range(low if low != low else min(self.low, low), high if high != high else max(self.high, high))
+
     def __str__(self) -> str:
         """`low:high`, digits enough to give the same numbers again."""
         return f"{self.low!r}:{self.high!r}"
@@ -66,7 +75,7 @@ class Range:
             found = Range(float(low), float(high))
         except ValueError as error:
             raise InputError(f"a range is low:high, found {text!r}.") from error
-        if not colon or not found.low <= 0 <= found.high:
+        if not colon or not found.is_finite or not found.low <= 0 <= found.high:
             raise InputError(f"a range holds 0, found {text!r}.")
         return found
 
@@ -106,11 +115,11 @@ def candidates(model: CapturedModel) -> Iterator[Node]:
 
 
 def _suits(edit: Editor, node: Node) -> bool:
-    x, ref = node.args[0], edit.constant(node.args[1])
-    if ref is None or not is_tensor(x) or any(t != torch.float32 for t in (ref.dtype, value_of(x).dtype)):
+    ref = float_weight(edit, node)
+    if ref is None or (is_call(node, _CONVOLUTION) and argument(node, "transposed")):
         return False
-    transposed = is_call(node, _CONVOLUTION) and bool(argument(node, "transposed"))
-    return not transposed and fills(node, ref.shape[1], _WORD) and prod(ref.shape[1:]) <= _MOST_SUMMED
+    summed = filled(ref.shape[1], _WORD) * prod(ref.shape[2:])
+    return fills(node, ref.shape[1], _WORD) and summed <= _MOST_SUMMED
 
 
 def _rewrite(edit: Editor, node: Node, known: Range | None) -> None:

@@ -50,6 +50,8 @@ def _bfloat16_options(model: CapturedModel, ranges: Mapping[str, Range]) -> Iter
 def _int8_options(model: CapturedModel, ranges: Mapping[str, Range]) -> Iterator[Option]:
     for node in int8.candidates(model):
         known = ranges[node.name] if int8.needs_range(node) else None
+        if known is not None and not known.is_finite:
+            continue
         text = node.name if known is None else f"{node.name}@{known}"
         yield Option(node.name, "int8", text, partial(int8.rounded, known=known), gain(node))
 

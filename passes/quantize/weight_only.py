@@ -20,8 +20,9 @@ from ullage.graph.constants import ConstantRef
 from ullage.graph.integers import grouped_weight
 from ullage.graph.operators import LINEAR_CODES, PLANES_OFFSET, decoded
 from ullage.graph.sources import InMemory
-from ullage.passes.edit import Editor, calls, is_call, is_tensor, value_of
+from ullage.passes.edit import Editor, calls, is_call
 from ullage.passes.manager import Pass, RewriteLog
+from ullage.passes.quantize.widths import float_weight
 
 aten = torch.ops.aten
 BITS = (8, 4, 3, 2)
@@ -65,10 +66,8 @@ def candidates(model: CapturedModel, group: int) -> Iterator[Node]:
 
 
 def _suits(edit: Editor, node: Node, group: int) -> bool:
-    x, ref = node.args[0], edit.constant(node.args[1])
-    if ref is None or not is_tensor(x) or any(t != torch.float32 for t in (ref.dtype, value_of(x).dtype)):
-        return False
-    return ref.shape[1] % group == 0
+    ref = float_weight(edit, node)
+    return ref is not None and ref.shape[1] % group == 0
 
 
 def _rewrite(edit: Editor, node: Node, bits: int, group: int) -> None:

@@ -1,4 +1,4 @@
-"""Products whose sums do not fill whole words: zeros are added to both operands where that costs little."""
+"""Products that can be narrow; where sums do not fill whole words, zeros are added if that costs little."""
 
 from __future__ import annotations
 
@@ -8,11 +8,24 @@ from torch.fx import Node
 from ullage.graph.constants import ConstantRef
 from ullage.graph.recipes import concatenate
 from ullage.graph.sources import InMemory
-from ullage.passes.edit import Editor, argument, is_call, value_of
+from ullage.passes.edit import Editor, argument, is_call, is_tensor, value_of
 
 aten = torch.ops.aten
 _MOST_ADDED = 1 / 3
 """Of the values that are summed: an image's three channels become four."""
+
+
+def float_weight(edit: Editor, node: Node) -> ConstantRef | None:
+    """The constant weight of a linear or convolution, if that and the activations are float32."""
+    x, ref = node.args[0], edit.constant(node.args[1])
+    if ref is None or not is_tensor(x) or any(t != torch.float32 for t in (ref.dtype, value_of(x).dtype)):
+        return None
+    return ref
+
+
+def filled(inputs: int, word: int) -> int:
+    """So many values, and the zeros behind them that fill the last word."""
+    return inputs + -inputs % word
 
 
 def fills(node: Node, inputs: int, word: int) -> bool:

@@ -157,3 +157,31 @@ def test_few_zeros_are_added_to_fill_words(inputs: int, allowed: bool) -> None:
     with running(lossy(module, x, scheme="int8")) as runner:
         (found,) = results(runner, x)
     assert relative_error([(found,)], [(module(*x),)]) < (0.02 if allowed else 1e-5)
+
+
+@pytest.mark.parametrize("odd", [float("inf"), float("nan")])
+def test_a_convolution_without_a_finite_range_is_left_alone(odd: float) -> None:
+    """Of the samples, one is enough to say so; the others are still rewritten."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(4, 16, 3), nn.Conv2d(4, 16, 3)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.first(x), self.second(y)
+
+    torch.manual_seed(0)
+    module, (x, y) = Two().eval().requires_grad_(False), torch.randn(2, 1, 4, 5, 5)
+    y[0, 0, 0, 0] = odd
+    found = [r.where for r in lossy(module, (x, y), scheme="int8").rewrites if r.pass_name == "int8"]
+    (first, _) = (node.name for node in candidates(captured(module, (x, y))))
+    assert found == [first]
+
+
+def test_sums_that_zeros_make_too_long_are_left_alone() -> None:
+    """More products than an int32 holds, once three channels are four."""
+    fits, too_long = (nn.Conv1d(3, 8, taps) for taps in (1 << 14, (1 << 14) + 1))
+    for module, count in ((fits, 1), (too_long, 0)):
+        x = torch.randn(1, 3, (1 << 14) + 8)
+        assert len(list(candidates(captured(module.eval().requires_grad_(False), (x,))))) == count

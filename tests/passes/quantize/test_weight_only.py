@@ -91,3 +91,11 @@ def test_the_pass_has_a_text_form() -> None:
     assert parse("weight_only{bits=3,group=64}, weight_only") == (WeightOnly(3, 64), WeightOnly())
     with pytest.raises(InputError, match="bits"):
         WeightOnly(5)
+
+
+def test_scales_beyond_float16_end_at_its_largest() -> None:
+    """Weights that no scale reaches are cut off, and are never infinite or NaN."""
+    weight = torch.tensor([[3e7, -1.0] * 16])
+    codes, scales = (part.read() for part in grouped_weight(held(weight), 4, 32))
+    assert torch.equal(scales.abs(), torch.full((1, 1), 65504.0).half())
+    assert decoded(codes, scales, 4)[0, 0] == 8 * 65504.0
