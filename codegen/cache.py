@@ -66,7 +66,7 @@ class Cache:
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._write(path, _checksum(content) + content)
+            write_atomically(path, _checksum(content) + content)
             self._evict()
         except OSError:
             return
@@ -77,16 +77,6 @@ class Cache:
 
     def _path(self, key: str) -> Path:
         return self.directory / key[:2] / key
-
-    def _write(self, path: Path, data: bytes) -> None:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.replace(temporary, path)
-        except OSError:
-            self._remove(Path(temporary))
-            raise
 
     def _entries(self) -> list[tuple[float, int, str]]:
         """(time of last use, bytes, path), the oldest first."""
@@ -135,3 +125,15 @@ def _listed(folder: str | Path) -> list[os.DirEntry[str]]:
 
 def _checksum(content: bytes) -> bytes:
     return blake2b(content, digest_size=_DIGEST_BYTES).digest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """A file in an existing folder that is there whole or not at all; OSError if it cannot be written."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -8,8 +8,6 @@ warning, and is written anew.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from ullage.codegen.cache import default_directory, key_of
+from ullage.codegen.cache import default_directory, key_of, write_atomically
 from ullage.codegen.cpp.toolchain import Compiler, native_sources
 from ullage.codegen.tiling import AnyTiling, DepthwiseTiling, Tiling
 from ullage.target import Target
@@ -97,7 +95,8 @@ class Store:
         if self.path is None:
             return
         try:
-            _write(self.path, _document(self.signature, self._read() | self.choices))
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, _document(self.signature, self._read() | self.choices))
         except OSError as error:
             warnings.warn(f"measured choices are not kept: {self.path}: {error.strerror}.", UserWarning, stacklevel=2)
 
@@ -139,15 +138,3 @@ def _choice(entry: Any) -> Choice:
     if not (0.0 < ratio <= 1.0 and 0.0 <= seconds < float("inf")):
         raise ValueError(f"a ratio of {ratio}, {seconds} seconds")
     return Choice(tiling, ratio, msgspec.convert(entry["tried"], int), seconds)
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
