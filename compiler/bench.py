@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from ullage.arrays import read_arrays, write_arrays
-from ullage.artifact.reader import Artifact
+from ullage.artifact.reader import Artifact, read_manifest
 from ullage.bench_worker import SYSTEMS, Job
 from ullage.budget import format_bytes
-from ullage.checking import compare
+from ullage.checking import compare, tolerance_of
 from ullage.checking import input_specs as input_specs_of
 from ullage.errors import InputError
 from ullage.facts import seconds_text
@@ -150,8 +150,8 @@ def bench(
     """Compile `subject` if it is a model, then run it beside the other systems in `rounds` interleaved rounds.
 
     All run on `threads`; without it, on as many as are available and as the artifact was made for. With an `accuracy`
-    that is a number the model is compiled with it, and held to it, and OpenVINO may use bfloat16, too. With the scheme
-    int8 ONNX Runtime and OpenVINO run what ONNX Runtime's quantizer makes of the model.
+    that is a number, or the scheme bfloat16, OpenVINO may use bfloat16, too; with the scheme int8 it and ONNX Runtime
+    run what ONNX Runtime's quantizer makes of the model. Ullage's outputs are judged as `check` judges them.
     """
     names = [name.strip() for name in against if name.strip()]
     unknown = [name for name in names if name not in SYSTEMS]
@@ -184,8 +184,7 @@ def bench(
         Job(name, model, str(artifact), budget, input_specs, outputs, str(scratch.path), count, _precision(options))
         for name in dict.fromkeys(["ullage", *names])
     ]
-    tolerance = float("inf") if quantize is not None else None
-    tolerance = tolerance if isinstance(accuracy, str) else accuracy
+    tolerance = tolerance_of(read_manifest(artifact).about)
     return _judge(run_rounds(jobs, rounds), truth, inputs, scratch.path, tolerance)
 
 

@@ -67,7 +67,7 @@ def check(artifact: Path, model: str, input_file: Path | None, tolerance: float 
     from ullage.runtime.load import load
 
     if tolerance is None:
-        tolerance = _tolerance(read_manifest(artifact).about)
+        tolerance = tolerance_of(read_manifest(artifact).about)
     with load(artifact) as runner:
         plan = runner.plan.raw
         arrays = None if input_file is None else read_arrays(input_file, [info.name for info in plan.inputs])
@@ -78,7 +78,7 @@ def check(artifact: Path, model: str, input_file: Path | None, tolerance: float 
         return compare(ours, reference.run(inputs), reference.run(inputs, torch.float64), tolerance)
 
 
-def _tolerance(about: About) -> float | None:
+def tolerance_of(about: About) -> float | None:
     """What an artifact was allowed; twice the measured error of rewrites that were asked for at any error."""
     if not isinstance(about.accuracy, str):
         return about.accuracy

@@ -218,6 +218,17 @@ def test_bench_runs_systems_side_by_side(capsys: pytest.CaptureFixture[str]) -> 
     assert found["rows"][0]["bytes_read"] >= 0
 
 
+def test_bench_judges_a_scheme_by_its_own_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `check` does; more than twice what was told is wrong."""
+    arguments = ["bench", FACTORY, "--quantize", "int8", "--against", "onnxruntime", "--rounds", "1"]
+    code, found = ullage(capsys, *arguments)
+    assert code == 0 and all(1e-4 < row["max_rel_error"] < 0.1 for row in found["rows"] if row["status"] == "ok")
+    monkeypatch.setattr("ullage.bench.tolerance_of", lambda about: max(r.error or 0.0 for r in about.rewrites) / 10)
+    assert ullage(capsys, *arguments)[0] == 1
+
+
 def test_bench_of_an_artifact_alone(capsys: pytest.CaptureFixture[str], perceptron_artifact: Path) -> None:
     code, found = ullage(capsys, "bench", perceptron_artifact, "--rounds", "2")
     assert code == 0
@@ -243,7 +254,9 @@ def test_dynamic_dimensions(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
 def test_bench_says_what_is_missing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "openvino.py").write_text("raise ModuleNotFoundError('no openvino', name='openvino')\n")
+    (tmp_path / "openvino.py").write_text(
+        "import os\nos.write(1, b'printed natively\\n')\nraise ModuleNotFoundError('no openvino', name='openvino')\n"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     code, found = ullage(capsys, "bench", FACTORY, "--against", "openvino", "--rounds", "1")
     assert code == 0
