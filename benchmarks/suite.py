@@ -60,7 +60,7 @@ def main() -> int:
     """Print a line per model as it is measured, then the geometric mean; exit 1 if a result was wrong."""
     options = _options()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
-    against = options.against.split(",")
+    against = [name for name in options.against.split(",") if name]
     print(
         f"{'model':<18}" + "".join(f"{name:>13}" for name in ("ullage", *against)) + "   best ÷ Ullage   peak",
         flush=True,
@@ -84,7 +84,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default=",".join(SMALL))
-    parser.add_argument("--against", default=",".join(OTHERS))
+    parser.add_argument("--against", default=",".join(OTHERS), help="the other systems; empty: none")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=7)
