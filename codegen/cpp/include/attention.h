@@ -16,8 +16,8 @@ template <class C> ULL_FN AttTask<C> att_task(const AttProblem<C> &p, void *memo
     t.factor = t.sum + ATT_ROWS, t.peak = t.factor + ATT_ROWS;
     t.scores = t.peak + ATT_ROWS, t.q = t.scores + ATT_KEYS * ATT_ROWS, t.out = t.q + ATT_FEW_STRIDE<C> * ATT_ROWS;
     t.k = t.out + C::DV * ATT_ROWS;
-    t.v = t.k + (__is_same(typename C::K, ull_float32) ? 0 : ATT_KEYS * C::D);
-    t.bias = t.v + (__is_same(typename C::V, ull_float32) ? 0 : ATT_KEYS * C::DV);
+    t.v = t.k + (__is_same(typename C::K::memory, typename C::Key) ? 0 : ATT_KEYS * C::D);
+    t.bias = t.v + (__is_same(typename C::V, ull_float32) ? 0 : ATT_KEYS / C::WORD * C::DV);
     return t;
 }
 

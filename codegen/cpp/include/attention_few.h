@@ -1,11 +1,11 @@
 /* Attention for few rows (at most ATT_FEW): keys are read once, in whole vectors, and every sum keeps the order of
-   attention_many.h. Here scores, queries and outputs are row-major: [row][ATT_KEYS],
+   attention_many.h. Here scores (or words of weights), words of queries, and outputs are row-major: [row][ATT_KEYS],
    [row][ATT_FEW_STRIDE], [row][DV]. */
 #ifndef ULLAGE_ATTENTION_FEW_H
 #define ULLAGE_ATTENTION_FEW_H
-#include "attention_task.h"
+#include "attention_words.h"
 
-template <class C> constexpr int ATT_FEW_STRIDE = (C::D + ATT_LANES - 1) / ATT_LANES * ATT_LANES;
+template <class C> constexpr int ATT_FEW_STRIDE = (C::WORDS + ATT_LANES - 1) / ATT_LANES * ATT_LANES;
 
 /* Asks for LANES rows one after the other: hardware does not foresee the transposing loads, which jump between rows. */
 template <int N, class T> ULL_FN void att_few_prefetch(const T *rows, ull_i64 stride) {
@@ -13,19 +13,19 @@ template <int N, class T> ULL_FN void att_few_prefetch(const T *rows, ull_i64 st
         for (int x = 0; x < N; x += 64 / (int)sizeof(T)) __builtin_prefetch(rows + i * stride + x, 0, 2);
 }
 
-/* LANES keys, head elements x..x+LANES, as [head element][key] in registers; missing keys repeat the last one. */
+/* LANES keys, words x..x+LANES, as [word][key] in registers; missing keys repeat the last one. */
 template <class C>
 ULL_FN void att_few_keys(const AttTask<C> &t, const typename C::K::memory *k, ull_i64 keys, int x, ull_vec32 *r) {
     ATT_UNROLL
     for (int i = 0; i < ATT_LANES; ++i)
-        r[i] = att_load_piece<typename C::K, C::D>(k + (i < keys ? i : keys - 1) * t.p.k.position, x);
+        r[i] = att_load_words<C, typename C::K>(k + (i < keys ? i : keys - 1) * t.p.k.position, x);
     ull_transpose(r);
 }
 
 /* Products of all rows with n <= LANES keys of the block, from its key `first` on. */
 template <class C>
 static void att_few_products(const AttTask<C> &t, const typename C::K::memory *k, ull_i64 first, ull_i64 n) {
-    for (int x = 0; x < C::D; x += ATT_LANES) {
+    for (int x = 0; x < C::WORDS; x += ATT_LANES) {
         ull_vec32 r[ATT_LANES];
         att_few_keys(t, k, n, x, r);
         for (ull_i64 row = 0; row < t.rows; ++row) {
@@ -33,8 +33,8 @@ static void att_few_products(const AttTask<C> &t, const typename C::K::memory *k
             float *at = t.scores + row * ATT_KEYS + first;
             ull_vec32 sum = x == 0 ? ull_vec32{} : ull_float32::load(at);
             ATT_UNROLL
-            for (int i = 0; i < ATT_LANES; ++i) sum = ull_fma<ATT_LANES>(r[i], ull_splat<ATT_LANES>(q[i]), sum);
-            ull_float32::store(at, sum);
+            for (int i = 0; i < ATT_LANES; ++i) att_add<C>(sum, r[i], ull_splat<ATT_LANES>(q[i]));
+            ull_float32::store(at, x + ATT_LANES < C::WORDS ? sum : att_score<C>(sum, att_scale(t)));
         }
     }
 }
@@ -53,6 +53,14 @@ template <class C> static void att_few_mask(const AttTask<C> &t, ull_i64 base, u
     }
 }
 
+/* Weights of all keys of a block as words, over weights that were read. */
+ULL_FN void att_few_pairs(float *weights) {
+    for (int x = 0; x < ATT_KEYS; x += 2 * ATT_LANES) {
+        const ull_vec32 low = ull_float32::load(weights + x), high = ull_float32::load(weights + x + ATT_LANES);
+        ull_float32::store(weights + x / 2, ull_pair_neighbours(low, high));
+    }
+}
+
 template <class C> static void att_few_softmax(const AttTask<C> &t, ull_i64 row, ull_i64 keys) {
     float *scores = t.scores + row * ATT_KEYS;
     const ull_vec32 before = ull_splat<ATT_LANES>(t.maximum[row]);
@@ -66,31 +74,40 @@ template <class C> static void att_few_softmax(const AttTask<C> &t, ull_i64 row,
     float sum = ull_keep(t.sum[row] * t.factor[row]);
     for (ull_i64 x = 0; x < keys; ++x) sum += scores[x];
     t.sum[row] = sum;
+    if constexpr (C::PAIRS) att_few_pairs(scores);
 }
 
 /* W vectors of value elements of one row, or with TAIL > 0 the last TAIL elements. */
 template <class S, int TAIL> ULL_FN ull_vec32 att_few_load(const typename S::memory *p) {
     return TAIL ? S::load(p, TAIL) : S::load(p);
 }
-template <class C, int W, int TAIL>
-static void att_few_values(const AttTask<C> &t, const typename C::V::memory *v, ull_i64 row, int x, ull_i64 keys,
-                           bool first) {
+template <class C, class S, int W, int TAIL>
+static void att_few_values(const AttTask<C> &t, const typename S::memory *v, ull_i64 stride, ull_i64 row, int x,
+                           ull_i64 words, bool first) {
     ull_vec32 sum[W];
     float *out = t.out + row * C::DV + x;
     const ull_vec32 factor = ull_splat<ATT_LANES>(t.factor[row]);
     ATT_UNROLL
     for (int w = 0; w < W; ++w)
         sum[w] = first ? ull_vec32{} : ull_keep(att_few_load<ull_float32, TAIL>(out + w * ATT_LANES) * factor);
-    for (ull_i64 key = 0; key < keys; ++key) {
+    for (ull_i64 key = 0; key < words; ++key) {
         const ull_vec32 weight = ull_splat<ATT_LANES>(t.scores[row * ATT_KEYS + key]);
-        const typename C::V::memory *from = v + key * t.p.v.position + x;
+        const typename S::memory *from = v + key * stride + x;
         ATT_UNROLL
-        for (int w = 0; w < W; ++w)
-            sum[w] = ull_fma<ATT_LANES>(att_few_load<typename C::V, TAIL>(from + w * ATT_LANES), weight, sum[w]);
+        for (int w = 0; w < W; ++w) att_add<C>(sum[w], att_few_load<S, TAIL>(from + w * ATT_LANES), weight);
     }
     ATT_UNROLL
     for (int w = 0; w < W; ++w)
         TAIL ? ull_float32::store(out, sum[w], TAIL) : ull_float32::store(out + w * ATT_LANES, sum[w]);
+}
+template <class C, class S>
+static void att_few_outputs(const AttTask<C> &t, const typename S::memory *v, ull_i64 stride, ull_i64 row,
+                            ull_i64 words, bool first) {
+    int x = 0;
+    for (; x + 4 * ATT_LANES <= C::DV; x += 4 * ATT_LANES) att_few_values<C, S, 4, 0>(t, v, stride, row, x, words, first);
+    for (; x + ATT_LANES <= C::DV; x += ATT_LANES) att_few_values<C, S, 1, 0>(t, v, stride, row, x, words, first);
+    if constexpr (C::DV % ATT_LANES > 0)
+        att_few_values<C, S, 1, C::DV % ATT_LANES>(t, v, stride, row, x, words, first);
 }
 
 template <class C> static void att_few_block(const AttTask<C> &t, ull_i64 base, ull_i64 keys) {
@@ -103,21 +120,19 @@ template <class C> static void att_few_block(const AttTask<C> &t, ull_i64 base, 
         att_few_products(t, k, first, n);
         if (C::MASK != ATT_NO_MASK || C::CAUSAL || n < ATT_LANES) att_few_mask(t, base, first, n);
     }
+    if constexpr (C::PAIRS) att_pair_values(t, v, keys);
     for (ull_i64 row = 0; row < t.rows; ++row) {
         att_few_softmax(t, row, keys);
-        int x = 0;
-        for (; x + 4 * ATT_LANES <= C::DV; x += 4 * ATT_LANES) att_few_values<C, 4, 0>(t, v, row, x, keys, base == 0);
-        for (; x + ATT_LANES <= C::DV; x += ATT_LANES) att_few_values<C, 1, 0>(t, v, row, x, keys, base == 0);
-        if constexpr (C::DV % ATT_LANES > 0) att_few_values<C, 1, C::DV % ATT_LANES>(t, v, row, x, keys, base == 0);
+        if constexpr (C::PAIRS) att_few_outputs<C, ull_float32>(t, t.v, C::DV, row, (keys + 1) / 2, base == 0);
+        else att_few_outputs<C, typename C::V>(t, v, t.p.v.position, row, keys, base == 0);
     }
 }
 
-/* Queries, scaled, padded with zeros to whole vectors. */
+/* Words of queries, padded with zeros to whole vectors. */
 template <class C> static void att_few_rows_in(const AttTask<C> &t) {
     for (ull_i64 row = 0; row < t.rows; ++row)
-        for (int x = 0; x < C::D; x += ATT_LANES)
-            ull_float32::store(t.q + row * ATT_FEW_STRIDE<C> + x,
-                               att_load_piece<typename C::Q, C::D>(att_query(t, row), x) * att_scale(t));
+        for (int x = 0; x < C::WORDS; x += ATT_LANES)
+            ull_float32::store(t.q + row * ATT_FEW_STRIDE<C> + x, att_query_words(t, row, x));
 }
 
 template <class C> static void att_few_rows_out(const AttTask<C> &t) {

@@ -1,6 +1,7 @@
 /* One attention, one task of it, and what both ways of running a task share: masks, weights, rows in and out. */
 #ifndef ULLAGE_ATTENTION_TASK_H
 #define ULLAGE_ATTENTION_TASK_H
+#include "pairs.h"
 #include "storage.h"
 
 #define ATT_UNROLL _Pragma("GCC unroll 16")
@@ -15,18 +16,24 @@ template <class S> struct AttOperand {
     typename S::memory *at(ull_i64 b, ull_i64 h, ull_i64 s) const { return data + b * batch + h * head + s * position; }
 };
 
-/* The compile-time shape: head and value dimension, kind of mask, rows (0 if unknown), and storage types. */
-template <int D_, int DV_, AttMask MASK_, bool CAUSAL_, ull_i64 ROWS_, class Q_, class K_, class V_, class O_, class M_>
+template <bool PAIRS> struct AttKey { typedef float type; };
+template <> struct AttKey<true> { typedef ull_u16 type; };
+
+/* The compile-time shape: head and value dimension, kind of mask, rows (0 if unknown), whether products are of pairs of
+   bfloat16, and storage types. */
+template <int D_, int DV_, AttMask MASK_, bool CAUSAL_, ull_i64 ROWS_, bool PAIRS_, class Q_, class K_, class V_,
+          class O_, class M_>
 struct AttShape {
-    enum { D = D_, DV = DV_ };
+    enum { D = D_, DV = DV_, WORD = PAIRS_ ? 2 : 1, WORDS = (D + WORD - 1) / WORD };
     static constexpr ull_i64 ROWS = ROWS_;
-    static constexpr bool CAUSAL = CAUSAL_;
+    static constexpr bool CAUSAL = CAUSAL_, PAIRS = PAIRS_;
     static constexpr AttMask MASK = MASK_;
     typedef Q_ Q;
     typedef K_ K;
     typedef V_ V;
     typedef O_ O;
     typedef M_ M;
+    typedef typename AttKey<PAIRS_>::type Key; /* what scores are computed from */
 };
 
 template <class C> struct AttProblem {
@@ -65,8 +72,10 @@ template <class C> ULL_FN const typename C::M::memory *att_mask_row(const AttTas
 /* ---- softmax ----------------------------------------------------------------------------------------------- */
 /* exp(score - peak); a row that has seen only minus infinity gives 0. Without a mask scores are in units of ln 2. */
 template <class C> ULL_FN ull_vec32 att_weight(ull_vec32 score, ull_vec32 peak) {
-    if constexpr (C::MASK == ATT_NO_MASK) return ull_exp2_negative(score - peak);
-    return ull_exp2_negative((score - peak) * ull_splat<ATT_LANES>(ATT_LOG2_E));
+    ull_vec32 x = score - peak;
+    if constexpr (C::MASK != ATT_NO_MASK) x *= ull_splat<ATT_LANES>(ATT_LOG2_E);
+    if constexpr (C::PAIRS) return ull_exp2_of_pairs(x);
+    else return ull_exp2_negative(x);
 }
 ULL_FN ull_vec32 att_finite_peak(ull_vec32 peak) {
     const ull_i32<ATT_LANES> unseen = peak == ull_splat<ATT_LANES>(-__builtin_inff());

@@ -2,6 +2,7 @@
  * Comes after simd.h. */
 #ifndef ULLAGE_TILE_H
 #define ULLAGE_TILE_H
+#include "pairs.h"
 
 struct ull_bf16 { ull_u16 bits; };
 struct ull_f16 { ull_u16 bits; };
@@ -16,13 +17,6 @@ ULL_FN ull_f32<ULL_LANES> ull_widen_at(const ull_f16 *p) {
 ULL_FN float ull_widen_one(const float *p) { return *p; }
 ULL_FN float ull_widen_one(const ull_bf16 *p) { return ull_from_bf16<1>(p->bits); }
 ULL_FN float ull_widen_one(const ull_f16 *p) { return ull_from_f16<1>(p->bits); }
-
-#if ULL_LANES == 16
-/* c += the dot products of the bfloat16 pairs in each lane of a and b; an instruction of AVX512_BF16. */
-ULL_FN void ull_dot_pairs(ull_f32<16> &c, ull_f32<16> a, ull_f32<16> b) {
-    __asm__("vdpbf16ps %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
-}
-#endif
 
 /* c += the dot products of the four uint8 in each lane of a and the four int8 of b, exactly. */
 typedef ull_i32<ULL_LANES> ull_ints;

@@ -11,7 +11,7 @@ from ullage.codegen.loops.ir import Const, Expr
 from ullage.codegen.templates import Attention, Strided
 from ullage.errors import InputError
 from ullage.plan.sizes import Size
-from ullage.target import Target
+from ullage.target import BF16_DOT, Target
 
 HEADERS = ("simd.h", "attention.h")
 KEY_BLOCK = 64
@@ -26,7 +26,9 @@ def emit_attention(spec: Attention, target: Target) -> Kernel:
     """The kernel of an attention for a CPU target; a task is a block of rows of one batch and key-value head.
 
     Scores and outputs are sums of fused multiply-adds in ascending order, rescaled per `KEY_BLOCK` keys, whatever the
-    rows, tasks and threads. Raises InputError for other dtypes or strides than attention has.
+    rows, tasks and threads. If q, k and v are all bfloat16, and the target has an instruction for it, products are of
+    pairs, for which the softmax's weights are rounded to bfloat16; else halves are converted to float32.
+    Raises InputError for other dtypes or strides than attention has.
     """
     _check(spec)
     numbered = with_numbered_dims(spec)
@@ -35,12 +37,13 @@ def emit_attention(spec: Attention, target: Target) -> Kernel:
     tasks = combine("mul", combine("mul", fold(numbered.batch), fold(numbered.kv_heads)), blocks)
     kernel = finish(
         functions="",
-        body=_body(numbered, Names.of(spec.buffers, spec.dims)),
+        body=_body(numbered, Names.of(spec.buffers, spec.dims), _in_pairs(spec, target)),
         buffers=spec.buffers,
         dims=spec.dims,
         tasks=to_size(tasks),
         tiled=False,
-        thread_bytes=Size((_thread_bytes(spec, target.lanes),)),
+        thread_bytes=Size((_thread_bytes(spec, target),)),
+        features=frozenset({BF16_DOT}) if _in_pairs(spec, target) else frozenset(),
     )
     return replace(kernel, headers=HEADERS)
 
@@ -50,6 +53,11 @@ def _group(spec: Attention) -> Expr:
     if spec.heads == spec.kv_heads:
         return Const(1)
     return combine("floordiv", fold(spec.heads), fold(spec.kv_heads))
+
+
+def _in_pairs(spec: Attention, target: Target) -> bool:
+    """Whether products are of pairs of bfloat16."""
+    return target.dots_bf16 and all(operand.dtype == "bfloat16" for operand in (spec.q, spec.k, spec.v))
 
 
 def _check(spec: Attention) -> None:
@@ -76,16 +84,19 @@ def _mask_mode(spec: Attention) -> str:
     return "ATT_KEY_MASK" if one_head and known(spec.mask.strides[2]) == 0 else "ATT_FULL_MASK"
 
 
-def _thread_bytes(spec: Attention, lanes: int) -> int:
+def _thread_bytes(spec: Attention, target: Target) -> int:
     """What `att_task` of attention.h hands out."""
-    rows, padded_head = 3 * lanes, -(-spec.head_dim // lanes) * lanes
+    rows, word = 3 * target.lanes, 2 if _in_pairs(spec, target) else 1
+    words = -(-spec.head_dim // word)
+    padded_head = -(-words // target.lanes) * target.lanes
     floats = rows * (4 + KEY_BLOCK + padded_head + spec.value_dim)
-    floats += KEY_BLOCK * ((spec.k.dtype != "float32") * spec.head_dim + (spec.v.dtype != "float32") * spec.value_dim)
+    floats += (word == 1 and spec.k.dtype != "float32") * KEY_BLOCK * spec.head_dim
+    floats += (spec.v.dtype != "float32") * KEY_BLOCK // word * spec.value_dim
     floats += {"ATT_NO_MASK": 0, "ATT_KEY_MASK": KEY_BLOCK, "ATT_FULL_MASK": KEY_BLOCK * rows}[_mask_mode(spec)]
     return -(-(2 * rows * 8 + floats * 4) // 64) * 64
 
 
-def _body(spec: Attention, names: Names) -> list[str]:
+def _body(spec: Attention, names: Names, pairs: bool) -> list[str]:
     lines = names.declarations()
     for name in ("heads", "kv_heads", "queries", "keys"):
         lines += scalar(name, getattr(spec, name), names)
@@ -99,7 +110,7 @@ def _body(spec: Attention, names: Names) -> list[str]:
     fields += ["mask_d" if spec.mask else "{0, 0, 0, 0}, 0", "heads, kv_heads, queries, keys", _float(spec.scale)]
     return [
         *lines,
-        f"typedef {_shape(spec)} Shape;",
+        f"typedef {_shape(spec, pairs)} Shape;",
         "const AttProblem<Shape> problem = {",
         *indent(f"{field}," for field in fields),
         "};",
@@ -112,13 +123,16 @@ def _operand(name: str, operand: Strided, names: Names) -> str:
     return f"{{{data}, {name}_b, {name}_h, {name}_s}}"
 
 
-def _shape(spec: Attention) -> str:
+def _shape(spec: Attention, pairs: bool) -> str:
     mask = _MASK_STORAGE[spec.mask_kind][spec.mask.dtype if spec.mask else ""]
     storage = ", ".join([*(_STORAGE[o.dtype] for o in (spec.q, spec.k, spec.v, spec.out)), mask])
     rows = combine("mul", fold(spec.queries), _group(spec))
-    causal = "true" if spec.causal else "false"
-    dims = f"{spec.head_dim}, {spec.value_dim}, {_mask_mode(spec)}, {causal}"
-    return f"AttShape<{dims}, {known(rows) or 0}, {storage}>"
+    dims = f"{spec.head_dim}, {spec.value_dim}, {_mask_mode(spec)}, {_bool(spec.causal)}"
+    return f"AttShape<{dims}, {known(rows) or 0}, {_bool(pairs)}, {storage}>"
+
+
+def _bool(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def _float(value: float) -> str:
