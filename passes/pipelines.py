@@ -18,6 +18,7 @@ from ullage.passes.clean.spelled_norms import SpelledNorms
 from ullage.passes.clean.views import Views
 from ullage.passes.fuse.attention import Attention
 from ullage.passes.fuse.merge_linear import MergeLinear
+from ullage.passes.fuse.recurrences import Recurrences
 from ullage.passes.manager import Instrument, Pass, PassManager, Rewrite, parse_pipeline
 from ullage.passes.quantize.bfloat16 import Bfloat16
 from ullage.passes.quantize.int8 import Int8
@@ -40,6 +41,7 @@ _ROUND: tuple[Line, ...] = (
     Line(CommonSubexpressions(), "equal masks, casts and sizes are computed once"),
 )
 CLEAN: tuple[Line, ...] = (
+    Line(Recurrences(), "loops that tracing unrolled are one node; first, since all else costs time for every step"),
     *_ROUND,
     Line(BatchNorm(), "a scale and a shift that the weights before it can carry"),
     *_ROUND,
@@ -53,7 +55,7 @@ CLEAN: tuple[Line, ...] = (
 PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN}
 _KINDS = (
     Attention, BatchNorm, Bfloat16, Canonicalize, CommonSubexpressions, DeadCode, FlattenProducts, FoldConstants, Int8,
-    MergeLinear, Simplify, SpelledNorms, Views, WeightOnly,
+    MergeLinear, Recurrences, Simplify, SpelledNorms, Views, WeightOnly,
 )  # fmt: skip
 KNOWN: dict[str, type[Pass]] = {kind.name: kind for kind in _KINDS}
 

@@ -125,9 +125,20 @@ def _run_stage(kernel: LoopKernel, stage: Any, env: Env, memory: dict[str, np.nd
         value = np.broadcast_to(evaluate(statement.value, inner, memory), shape)
         if isinstance(statement, Reduce):
             env[statement.name] = inner[statement.name] = _REDUCE[statement.op](value)
+        elif isinstance(statement, Scan) and statement.factor is not None:
+            factor = np.broadcast_to(evaluate(statement.factor, inner, memory), shape)
+            start = 0 if statement.initial is None else evaluate(statement.initial, inner, memory)
+            inner[statement.name] = _recurrence(factor, value, np.broadcast_to(start, shape)[..., 0])
         elif isinstance(statement, Scan):
             run = {"sum": np.cumsum, "prod": np.cumprod, "max": np.maximum.accumulate, "min": np.minimum.accumulate}
             inner[statement.name] = run[statement.op](value, axis=-1)
+
+
+def _recurrence(factor: np.ndarray, value: np.ndarray, state: np.ndarray) -> np.ndarray:
+    out = np.empty_like(value)
+    for i in range(value.shape[-1]):
+        out[..., i] = state = factor[..., i] * state + value[..., i]
+    return out
 
 
 def _store(store: Store, env: Env, memory: dict[str, np.ndarray], kernel: Any, shape: tuple[int, ...]) -> None:

@@ -27,7 +27,7 @@ _LIMITS = {
 
 def start_value(op: str, dtype: str) -> int | float | bool:
     """The neutral element of a reduction."""
-    if op in ("sum", "any"):
+    if op in ("sum", "any", "linear"):
         return 0
     if op in ("prod", "all"):
         return 1
@@ -121,6 +121,12 @@ class Accumulator:
             below = scope.name(ops.register_type("bool", n), f"ull_lanes_below<{n}>({valid})")
             combined = f"ull_select<{n}>({below}, {combined}, {acc})"
         scope.line(f"{acc} = {combined};")
+
+    def advance(self, scope: Scope, copy: int, factor: Expr, value: Expr) -> None:
+        """One step of a linear recurrence."""
+        texts, acc = [scope.value(factor), scope.value(value)], self.values[copy]
+        product = ops.apply_text("mul", self.dtype, self.dtype, [texts[0], acc], self.lanes)
+        scope.line(f"{acc} = {ops.apply_text('add', self.dtype, self.dtype, [product, texts[1]], self.lanes)};")
 
     def _update_position(self, scope: Scope, copy: int, text: str, position: Expr, valid: str | None) -> None:
         n, acc, at = self.lanes, self.values[copy], self.positions[copy]

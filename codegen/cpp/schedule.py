@@ -23,7 +23,7 @@ from ullage.codegen.loops.ir import (
 )
 from ullage.codegen.loops.normal import has_scan, reduces
 from ullage.codegen.loops.poly import free_vars, linear_in, to_poly, unique
-from ullage.codegen.loops.traverse import expressions
+from ullage.codegen.loops.traverse import expressions, values
 from ullage.target import Target
 
 _UNKNOWN_EXTENT = 128
@@ -290,7 +290,7 @@ def _needs_wide(stage: Stage, lane: str, varying: frozenset[str]) -> bool:
         index = isinstance(e, Apply) and e.op in _COMPARE and e.args[0].dtype == "int64" and not _reads(e)
         return index or not varies(e)
 
-    stack, seen = [s.value for s in stage.body], set[int]()
+    stack, seen = [e for s in stage.body for e in values(s)], set[int]()
     while stack:
         e = stack.pop()
         if id(e) in seen or opaque(e):

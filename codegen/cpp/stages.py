@@ -155,18 +155,27 @@ def _plain_loops(
 ) -> None:
     """The stage's loops without vectors of their own; the body once per lane (None: the lane is open already)."""
 
-    def bodies(accs: Accumulators, scans: dict[str, Accumulator]) -> None:
+    def each_lane(emit: Callable[[int], None]) -> None:
         for copy, lane in enumerate(lanes):
             if lane is not None:
                 scope.open("", lane=lane)
                 for name, text in refs[copy].items():
                     scope.bind(name, text, lane.lanes)
-            emit_body(scope, plan, accs, scans, copy)
+            emit(copy)
             if lane is not None:
                 scope.close()
 
-    def last_loop(accs: Accumulators, span: Span) -> None:
+    def bodies(accs: Accumulators, scans: dict[str, Accumulator]) -> None:
+        each_lane(lambda copy: emit_body(scope, plan, accs, scans, copy))
+
+    def started() -> dict[str, Accumulator]:
         scans = {s.name: Accumulator.declare(scope, s, _lanes(scope, lanes), len(lanes)) for s in _scans(plan)}
+        if any(s.initial is not None for s in _scans(plan)):
+            each_lane(lambda copy: _start(scope, plan, scans, copy))
+        return scans
+
+    def last_loop(accs: Accumulators, span: Span) -> None:
+        scans = started()
         open_loop(scope, plan.loops[-1], span[0], span[1])
         bodies(accs, scans)
         scope.close()
@@ -174,8 +183,7 @@ def _plain_loops(
     if plan.loops:
         _nested(scope, plan, totals, last_loop)
         return
-    scans = {s.name: Accumulator.declare(scope, s, _lanes(scope, lanes), len(lanes)) for s in _scans(plan)}
-    bodies([t for t in totals if isinstance(t, Accumulator)], scans)
+    bodies([t for t in totals if isinstance(t, Accumulator)], {})
 
 
 def _lanes(scope: Scope, lanes: Sequence[Lane | None]) -> int:
@@ -207,8 +215,8 @@ def emit_body(scope: Scope, plan: StagePlan, accs: Accumulators, scans: dict[str
                 by_name[name].update(scope, copy, inner, position, valid)
                 if guard is not None:
                     scope.close()
-            case Scan(name, _, value):
-                _scan(scope, scans[name], copy, value)
+            case Scan(name):
+                _scan(scope, scans[name], copy, s)
     _flush(scope, pending)
 
 
@@ -222,8 +230,18 @@ def _guarded(scope: Scope, reduce: Reduce) -> tuple[Expr | None, Expr]:
             return None, reduce.value
 
 
-def _scan(scope: Scope, acc: Accumulator, copy: int, value: Expr) -> None:
-    acc.update(scope, copy, value, None, None)
+def _start(scope: Scope, plan: StagePlan, scans: dict[str, Accumulator], copy: int) -> None:
+    """Set the running values that do not start from a constant."""
+    for s in _scans(plan):
+        if s.initial is not None:
+            scope.line(f"{scans[s.name].values[copy]} = {scope.value(s.initial)};")
+
+
+def _scan(scope: Scope, acc: Accumulator, copy: int, scan: Scan) -> None:
+    if scan.factor is None:
+        acc.update(scope, copy, scan.value, None, None)
+    else:
+        acc.advance(scope, copy, scan.factor, scan.value)
     now = scope.fresh()
     scope.line(f"const {ops.register_type(acc.dtype, acc.lanes)} {now} = {acc.values[copy]};")
     scope.bind(acc.name, now, acc.lanes)

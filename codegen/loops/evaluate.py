@@ -24,6 +24,7 @@ from ullage.codegen.loops.ir import (
     LoopKernel,
     Reduce,
     Ref,
+    Scan,
     Stage,
     Store,
     Var,
@@ -108,9 +109,16 @@ class _Run:
             elif isinstance(s, Reduce):
                 results[s.name] = _reduce(s.op, value)
             else:
-                last = self._extent(stage.loops[-1])
-                self.names[s.name] = _scan(s.op, value.reshape(self.points, -1, last)).reshape(shape)
+                self.names[s.name] = self._scanned(s, value, self._extent(stage.loops[-1]))
         self.names = {**saved, **results}
+
+    def _scanned(self, s: Scan, value: Array, last: int) -> Array:
+        lines = (self.points, -1, last)
+        if s.factor is None:
+            return _scan(s.op, value.reshape(lines)).reshape(value.shape)
+        start = np.asarray(0, value.dtype) if s.initial is None else self._value(s.initial)
+        factor, initial = (np.broadcast_to(x, value.shape).reshape(lines) for x in (self._value(s.factor), start))
+        return _recurrence(factor, value.reshape(lines), initial).reshape(value.shape)
 
     def _store(self, s: Store, value: Array, shape: tuple[int, int]) -> None:
         index = np.broadcast_to(self._value(s.index), shape)
@@ -203,6 +211,14 @@ def _reduce(op: str, value: Array) -> Array:
 def _scan(op: str, value: Array) -> Array:
     functions = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
     return np.asarray(functions[op].accumulate(value, axis=2, dtype=value.dtype))
+
+
+def _recurrence(factor: Array, value: Array, initial: Array) -> Array:
+    out, state = np.empty_like(value), initial[..., :1]
+    for i in range(value.shape[-1]):
+        state = factor[..., i : i + 1] * state + value[..., i : i + 1]
+        out[..., i : i + 1] = state
+    return out
 
 
 def _apply(op: str, dtype: str, args: list[Array]) -> Array:

@@ -36,7 +36,7 @@ OPS: dict[str, tuple[int, str]] = {
 }  # fmt: skip
 
 ReduceOp = Literal["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"]
-ScanOp = Literal["sum", "prod", "max", "min"]
+ScanOp = Literal["sum", "prod", "max", "min", "linear"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +136,17 @@ class Reduce:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Running reduction along the last loop of the stage (inclusive); stores after it in the body read `Ref(name)`."""
+    """Running reduction along the last loop of the stage (inclusive); what follows in the body reads `Ref(name)`.
+
+    `linear` is the recurrence `y = factor · y + value`. It starts from `initial`, which is the same all along the last
+    loop, or from 0. Other operators have neither. A body may hold several scans: they advance together.
+    """
 
     name: str
     op: ScanOp
     value: Expr
+    factor: Expr | None = None
+    initial: Expr | None = None
 
 
 Statement = Store | Reduce | Scan

@@ -64,6 +64,9 @@ def show_statement(statement: Statement) -> str:
             return f"{buffer}[{show_expr(index)}] = {show_expr(value)}"
         case Reduce(name, op, value):
             return f"${name} = reduce {op} {show_expr(value)}"
+        case Scan(name, _, value, factor, initial) if factor is not None:
+            start = "" if initial is None else f" from {show_expr(initial)}"
+            return f"${name} = scan {show_expr(factor)} * ${name} + {show_expr(value)}{start}"
         case Scan(name, op, value):
             return f"${name} = scan {op} {show_expr(value)}"
 

@@ -26,7 +26,14 @@ _SUMS = frozenset({"add", "sub", "mul", "neg"})
 
 def expressions(statement: Statement) -> tuple[Expr, ...]:
     """The expressions of a statement."""
-    return (statement.index, statement.value) if isinstance(statement, Store) else (statement.value,)
+    return (statement.index, *values(statement)) if isinstance(statement, Store) else values(statement)
+
+
+def values(statement: Statement) -> tuple[Expr, ...]:
+    """The expressions of a statement that are no indices."""
+    if not isinstance(statement, Scan):
+        return (statement.value,)
+    return tuple(e for e in (statement.value, statement.factor, statement.initial) if e is not None)
 
 
 def map_statement(statement: Statement, f: Callable[[Expr], Expr]) -> Statement:
@@ -36,8 +43,10 @@ def map_statement(statement: Statement, f: Callable[[Expr], Expr]) -> Statement:
             return Store(buffer, f(index), f(value))
         case Reduce(name, op, value):
             return Reduce(name, op, f(value))
-        case Scan(name, op, value):
-            return Scan(name, op, f(value))
+        case Scan(name, op, value, factor, initial):
+            return Scan(
+                name, op, f(value), None if factor is None else f(factor), None if initial is None else f(initial)
+            )
 
 
 def map_stage(stage: Stage, f: Callable[[Expr], Expr]) -> Stage:
@@ -123,4 +132,4 @@ def _inner(expr: Expr) -> list[tuple[Expr, bool]]:
 def statement_roots(statement: Statement) -> Iterator[Poly]:
     """Every index inside a statement."""
     index: list[tuple[Expr, bool]] = [(statement.index, True)] if isinstance(statement, Store) else []
-    yield from index_roots(*index, (statement.value, False))
+    yield from index_roots(*index, *((value, False) for value in values(statement)))

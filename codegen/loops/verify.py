@@ -25,9 +25,9 @@ from ullage.codegen.loops.ir import (
     Store,
     Var,
 )
-from ullage.codegen.loops.poly import unique
+from ullage.codegen.loops.poly import free_vars, unique
 from ullage.codegen.loops.show import show_expr, show_statement
-from ullage.codegen.loops.traverse import expressions
+from ullage.codegen.loops.traverse import expressions, values
 from ullage.errors import InputError
 
 _EXTENT_OPS = frozenset({"add", "sub", "mul", "neg", "floordiv", "truncdiv", "mod", "max", "min"})
@@ -39,7 +39,7 @@ _FLOAT_ONLY = frozenset(
     }
 )  # fmt: skip
 _BOOL_OPS = frozenset({"and", "or", "xor", "not", "eq", "ne", "where", "add", "mul", "max", "min"})
-_SUMS = frozenset({"sum", "prod"})
+_ROUNDED = frozenset({"sum", "prod", "linear"})
 
 
 def verify(kernel: LoopKernel) -> None:
@@ -160,13 +160,25 @@ def _reduce_legal(place: Place) -> Iterator[str]:
         return
     if s.op in ("any", "all") and s.value.dtype != "bool":
         yield f"{s.op} of {s.value.dtype} values: {show_statement(s)}"
-    if s.op in _SUMS and s.value.dtype in ("bool", "float16", "bfloat16"):
+    if s.op in _ROUNDED and s.value.dtype in ("bool", "float16", "bfloat16"):
         yield f"{s.op} of {s.value.dtype} values needs a cast first: {show_statement(s)}"
     if isinstance(s, Scan) and not place.stage.loops:
         yield f"a scan needs a loop: {show_statement(s)}"
 
 
-STATEMENT_RULES: tuple[Callable[[Place], Iterator[str]], ...] = (_store_matches, _reduce_legal)
+def _recurrence_legal(place: Place) -> Iterator[str]:
+    s = place.statement
+    if not isinstance(s, Scan):
+        return
+    if (s.op == "linear") != (s.factor is not None) or (s.initial is not None and s.factor is None):
+        yield f"a factor belongs to a linear scan, and an initial value to its factor: {show_statement(s)}"
+    if any(e.dtype != s.value.dtype for e in values(s)):
+        yield f"parts of a scan differ in dtype ({', '.join(e.dtype for e in values(s))}): {show_statement(s)}"
+    if s.initial is not None and place.stage.loops and place.stage.loops[-1].var in free_vars(s.initial):
+        yield f"the initial value changes along the scan: {show_statement(s)}"
+
+
+STATEMENT_RULES: tuple[Callable[[Place], Iterator[str]], ...] = (_store_matches, _reduce_legal, _recurrence_legal)
 
 
 # ---- expressions ----------------------------------------------------------------------------------------------

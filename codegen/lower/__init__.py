@@ -3,7 +3,8 @@
 from importlib import import_module
 
 MODULES = (
-    "activations", "creation", "movement", "norms", "pointwise", "pooling", "reductions", "resampling", "views",
+    "activations", "creation", "movement", "norms", "pointwise", "pooling", "reductions", "resampling", "scans",
+    "views",
 )  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from ullage.codegen.loops.ir import (
     ReduceOp,
     Ref,
     Scan,
-    ScanOp,
     Stage,
     Statement,
     Store,
@@ -160,12 +159,6 @@ class Builder:
         name = self.fresh("t")
         self.append(loops, (Reduce(name, op, value), *extra))
         return Ref(name, dtype)
-
-    def scan(self, op: ScanOp, value: Expr, loops: tuple[Loop, ...], dtype: str, store: Callable[[Ref], Store]) -> None:
-        """Append a running reduction and the store that keeps it."""
-        name = self.fresh("t")
-        ref = Ref(name, dtype)
-        self.stages.append(Stage(loops, (Scan(name, op, value), store(ref))))
 
     def append(self, loops: tuple[Loop, ...], body: tuple[Statement, ...]) -> None:
         """Append statements; they join the stage before if it has the same loops and they read none of its results."""

@@ -180,16 +180,6 @@ def _max(builder: Builder, node: Node) -> Lazy:
     return finish(node, reduced, dims, source.shape, lambda x: x)
 
 
-@TABLE.register("reduce", aten.cumsum, aten.cumprod)
-def _scan(builder: Builder, node: Node) -> Lazy:
-    raise NotFusable(f"{node.target} is stored by its own kernel and not read lazily")
-
-
-def scan_node(node: Node) -> bool:
-    """Whether a node is a running reduction, which must be the only node of its kernel."""
-    return any(node.target is scan for scan in (aten.cumsum.default, aten.cumprod.default))
-
-
 def first_tensor(node: Node) -> torch.Tensor:
     """The fake tensor of a node, or the first of several."""
     value = node.meta["val"]

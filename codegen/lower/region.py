@@ -15,19 +15,18 @@ from ullage.codegen.loops.ir import (
     Loop,
     LoopKernel,
     Reduce,
-    ScanOp,
     Stage,
     Store,
     Var,
     children,
     walk,
 )
+from ullage.codegen.loops.traverse import expressions, values
 from ullage.codegen.lower.builder import Builder
 from ullage.codegen.lower.index import ONE, IndexMath, to_poly
-from ullage.codegen.lower.reductions import scan_node
+from ullage.codegen.lower.scans import lower_scan, scan_node
 from ullage.codegen.lower.shapes import Index, reshape_index, view_groups
-from ullage.codegen.lower.table import int_of, operand
-from ullage.codegen.lower.values import Lazy, NotFusable, View, cast, compute_dtype
+from ullage.codegen.lower.values import Lazy, NotFusable, View
 
 Output = tuple[Node, View]
 
@@ -43,7 +42,7 @@ class Place:
 def lower_loops(builder: Builder, nodes: Sequence[Node], outputs: Sequence[Output]) -> LoopKernel:
     """Lower nodes (in order) with the given outputs; raises NotFusable if they do not make one kernel."""
     if any(scan_node(node) for node in nodes):
-        _lower_scan(builder, nodes, outputs)
+        lower_scan(builder, nodes, outputs)
     else:
         for node in nodes:
             builder.value(node)
@@ -69,23 +68,6 @@ def _place(builder: Builder, value: Lazy) -> Place:
     if view_groups(value.shape, builder.row_shape) is None:
         raise NotFusable(f"outputs of different sizes: {value.shape} and {builder.row_shape}")
     return Place(reshape_index(builder.math, builder.row_index, value.shape, builder.row_shape), ())
-
-
-def _lower_scan(builder: Builder, nodes: Sequence[Node], outputs: Sequence[Output]) -> None:
-    (scan,) = [node for node in nodes if scan_node(node)]
-    if [node for node, _ in outputs] != [scan]:
-        raise NotFusable("a running reduction must be the last of its kernel")
-    source = operand(builder, scan.args[0])
-    dim = int_of(scan.args[1]) % len(source.shape)
-    index, loops = builder.reduce_space(source.shape, (dim,))
-    view = outputs[0][1]
-    dtype = compute_dtype(view.dtype)
-    kind: ScanOp = "sum" if "cumsum" in str(scan.target) else "prod"
-    if not loops:
-        builder.append((), (builder.store(view, index, cast(source.at(index), dtype)),))
-        return
-    value = cast(source.at(index), dtype)
-    builder.scan(kind, value, loops, dtype, lambda ref: builder.store(view, index, ref))
 
 
 def _assemble(builder: Builder, outputs: Sequence[Output]) -> LoopKernel:
@@ -142,9 +124,7 @@ def dims_used(outer: Sequence[Loop], stages: Sequence[Stage], buffers: Sequence[
     for stage in stages:
         exprs += [loop.extent for loop in stage.loops]
         for statement in stage.body:
-            exprs.append(statement.value)
-            if isinstance(statement, Store):
-                exprs.append(statement.index)
+            exprs += expressions(statement)
     exprs += [b.elements for b in buffers if b.elements is not None]
     return dims_in(exprs)
 
@@ -176,7 +156,7 @@ def inplace_pairs(kernel: LoopKernel) -> tuple[tuple[str, str], ...]:
     loads: dict[str, set[Expr]] = {}
     for stage in kernel.stages:
         for statement in stage.body:
-            for expr in walk(statement.value):
+            for expr in (e for value in values(statement) for e in walk(value)):
                 if isinstance(expr, Load):
                     loads.setdefault(expr.buffer, set()).add(expr.index)
     dtypes = {b.name: b.dtype for b in kernel.buffers}

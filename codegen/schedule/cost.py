@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ullage.codegen.loops.ir import DTYPE_BYTES, Apply, Buffer, Expr, Load, LoopKernel, Store, walk
+from ullage.codegen.loops.traverse import values
 from ullage.codegen.lower.index import IndexMath
 from ullage.codegen.templates import Attention, Conv2d, Gemm, PackedPanels
 
@@ -59,7 +60,7 @@ def _loop_cost(kernel: LoopKernel, size: Callable[[Expr], int]) -> Cost:
         points = outer
         for loop in stage.loops:
             points *= size(loop.extent)
-        seen: set[Expr] = {e for s in stage.body for e in walk(s.value)}
+        seen: set[Expr] = {e for s in stage.body for value in values(s) for e in walk(value)}
         for expr in seen:
             if isinstance(expr, Apply) and expr.dtype != "int64":
                 flops += points * (_TRANSCENDENTAL_FLOPS if expr.op in _TRANSCENDENTAL else 1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from torch.fx import Graph, Node
 
 from ullage.codegen.lower.geometry import Surround
-from ullage.codegen.lower.reductions import scan_node
+from ullage.codegen.lower.scans import scan_node
 from ullage.codegen.lower.table import TABLE, aten, fake
 from ullage.codegen.lower.templates import CONVOLUTIONS, TEMPLATES
 from ullage.codegen.lower.values import NotFusable
@@ -129,12 +129,11 @@ class Grouping:
     def _grow(self, anchor: Node, kind: str) -> None:
         members = self._start(anchor, kind)
         best = members
-        if not scan_node(anchor):
-            grown = members
-            while (following := self._extend(grown, kind)) is not None:
-                grown = following
-                if self._storable(self._escapes(grown), grown, kind):
-                    best = grown
+        grown = members
+        while (following := self._extend(grown, kind)) is not None:
+            grown = following
+            if self._storable(self._escapes(grown), grown, kind):
+                best = grown
         self._assign(best, kind)
 
     def _storable(self, outputs: Sequence[Node], members: frozenset[Node], kind: str) -> bool:
@@ -199,7 +198,8 @@ class Grouping:
             if TABLE.kind(source) == "reduce" and not self._beside(source, members):
                 continue
             private = all(u in members for u in self.users[source])
-            heavy = _expensive(source) and (_elements(source) < _elements(node) or TABLE.kind(node) == "reduce")
+            rereads = TABLE.kind(node) == "reduce" and not scan_node(node)
+            heavy = _expensive(source) and (_elements(source) < _elements(node) or rereads)
             if private and not heavy:
                 members = self._pulled(source, members | {source})
         return members

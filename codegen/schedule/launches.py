@@ -10,6 +10,7 @@ from ullage.codegen.emit import Spec, emit_kernel
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import DTYPE_BYTES, Load, LoopKernel, Stage, walk
 from ullage.codegen.loops.sizes import to_size
+from ullage.codegen.loops.traverse import values
 from ullage.codegen.lower.region import inplace_pairs
 from ullage.codegen.schedule.cost import step_cost
 from ullage.codegen.schedule.lowered import Lowered
@@ -100,5 +101,5 @@ def _epilogue_pairs(spec: Gemm | Conv2d | Attention) -> tuple[tuple[str, str], .
 
 def _read_by_rows(rows: LoopKernel | None) -> set[str]:
     """Buffers that a row epilogue reads after the product has been stored."""
-    roots = [statement.value for stage in rows.stages for statement in stage.body] if rows else []
+    roots = [value for stage in rows.stages for statement in stage.body for value in values(statement)] if rows else []
     return {e.buffer for root in roots for e in walk(root) if isinstance(e, Load)}

@@ -141,6 +141,7 @@ HELPERS: Mapping[str, Helper] = {
     "ull_min": Helper(_function("ull_min(a, b)", "return tl.where((a < b) | (a != a), a, b)")),
     "ull_sum": Helper(_function("ull_sum(a, b)", "return a + b")),
     "ull_prod": Helper(_function("ull_prod(a, b)", "return a * b")),
+    "ull_linear": Helper(_function("ull_linear(a, b, c, d)", "return a * c, c * b + d")),
     "ull_one": Helper(_function("ull_one(x)", "return tl.full((), 1, x.dtype)")),
     "ull_sign": Helper(_function("ull_sign(x)", "return (x > 0).to(x.dtype) - (x < 0).to(x.dtype)")),
     "ull_div": Helper(

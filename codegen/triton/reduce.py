@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ullage.codegen.triton.ops as ops
-from ullage.codegen.loops.ir import FLOATS, Reduce, Scan
+from ullage.codegen.loops.ir import FLOATS, Expr, Reduce, Scan
 from ullage.codegen.triton.printer import Printer
 
 _RANGES = {
@@ -18,12 +18,12 @@ def combine_function(op: str, dtype: str) -> str | None:
     """The device function that joins two partial results, or None if a dtype cannot be combined so."""
     if op in ("any", "all"):
         return {"any": "ull_max", "all": "ull_min"}[op]
-    return None if dtype == "bool" and op in ("sum", "prod") else f"ull_{op}"
+    return None if dtype == "bool" and op in ("sum", "prod", "linear") else f"ull_{op}"
 
 
 def identity_text(op: str, dtype: str) -> str:
     """What changes no result of the operator, as a literal."""
-    if op in ("sum", "any"):
+    if op in ("sum", "any", "linear"):
         return "0"
     if op in ("prod", "all"):
         return "1"
@@ -85,14 +85,27 @@ class Running:
         self.function = combine_function(statement.op, statement.value.dtype)
         self.neutral = identity_text(statement.op, statement.value.dtype)
         self.carry, self.type = printer.fresh("carry"), ops.held_text(statement.value.dtype)
-        printer.line(f"{self.carry} = tl.full((X, 1), {self.neutral}, {self.type})")
+        if statement.initial is None:
+            printer.line(f"{self.carry} = tl.full((X, 1), {self.neutral}, {self.type})")
+        else:
+            printer.line(f"{self.carry} = tl.broadcast_to({printer.value(statement.initial).text}, (X, 1))")
 
     def step(self, shape: str, width: str) -> None:
         """Scan one block and keep its last value (found by a masked sum, which is exact)."""
         p, run = self.printer, self.printer.fresh("run")
-        value = f"tl.broadcast_to({p.value(self.statement.value).text}, {shape})"
-        given = f"tl.where({p.masks['r']}, {value}, {self.neutral}).to({self.type})"
-        p.line(f"{run} = {self.function}({self.carry}, tl.associative_scan({given}, 1, {self.function}))")
+        given = self._given(self.statement.value, shape, self.neutral)
+        if self.statement.factor is None:
+            p.line(f"{run} = {self.function}({self.carry}, tl.associative_scan({given}, 1, {self.function}))")
+        else:
+            factor, product = self._given(self.statement.factor, shape, "1"), p.fresh("product")
+            p.line(f"{product}, {run} = tl.associative_scan(({factor}, {given}), 1, {self.function})")
+            p.line(f"{run} = {product} * {self.carry} + {run}")
         last = f"tl.where(tl.arange(0, {width})[None, :] == {width} - 1, {run}, 0)"
         p.line(f"{self.carry} = tl.sum({last}, 1, keep_dims=True).to({self.type})")
         p.bind(self.statement.name, run, frozenset({"x", "r"}))
+
+    def _given(self, expr: Expr, shape: str, neutral: str) -> str:
+        """A block of values, neutral ones behind the end."""
+        p = self.printer
+        value = f"tl.broadcast_to({p.value(expr).text}, {shape})"
+        return f"tl.where({p.masks['r']}, {value}, {neutral}).to({self.type})"

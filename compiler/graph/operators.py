@@ -1,7 +1,7 @@
-"""Operators of our own: products with integers, which ATen has no functional form of.
+"""Operators of our own: products with integers and linear recurrences, which ATen has no functional form of.
 
 Each has a slow, obviously right implementation (the truth for tests, and what errors are measured with) and one for
-fake tensors. Graphs may hold them after the passes that quantize.
+fake tensors. Graphs may hold products of integers after the passes that quantize, recurrences after those that fuse.
 """
 
 from __future__ import annotations
@@ -82,6 +82,30 @@ def _(x: Tensor, codes: Tensor, scales: Tensor, bits: int) -> Tensor:
     return x.new_empty((*x.shape[:-1], codes.shape[0]), dtype=torch.float32)
 
 
+@torch.library.custom_op(f"{LIBRARY}::linear_scan", mutates_args=())
+def _linear_scan(factor: Tensor, term: Tensor, initial: Tensor | None, dim: int) -> Tensor:
+    """y with y[t] = factor[t] · y[t − 1] + term[t] along `dim`, y[−1] = `initial` or 0 (Gu and Dao 2023, equation 2a).
+
+    `factor` and `term` have equal dtypes and ranks and broadcast to the shape of y, `initial` to that without `dim`.
+    """
+    factors, terms = torch.broadcast_tensors(factor, term)  # type: ignore[no-untyped-call]
+    state = torch.zeros_like(terms.select(dim, 0)) if initial is None else initial
+    states = []
+    for step in range(terms.shape[dim]):
+        state = factors.select(dim, step) * state + terms.select(dim, step)
+        states.append(state)
+    return torch.stack(states, dim)
+
+
+@_linear_scan.register_fake
+def _(factor: Tensor, term: Tensor, initial: Tensor | None, dim: int) -> Tensor:
+    others = [term] if initial is None else [term, initial]
+    if any(other.dtype != factor.dtype for other in others) or factor.dim() != term.dim():
+        found = [f"{other.dtype} {tuple(other.shape)}" for other in (factor, *others)]
+        raise ValueError(f"a linear scan is over one dtype, of factors and terms of one rank, not {', '.join(found)}")
+    return term.new_empty(torch.broadcast_shapes(factor.shape, term.shape))  # type: ignore[no-untyped-call]
+
+
 def decoded(codes: Tensor, scales: Tensor, bits: int) -> Tensor:
     """The weight [n, k] in float32 that codes stand for; exact."""
     group = codes.shape[1] // scales.shape[1]
@@ -96,3 +120,4 @@ def _check(x: Tensor, weight: Tensor) -> None:
 LINEAR_INT8 = torch.ops.ullage.linear_int8.default
 CONVOLUTION_INT8 = torch.ops.ullage.convolution_int8.default
 LINEAR_CODES = torch.ops.ullage.linear_codes.default
+LINEAR_SCAN = torch.ops.ullage.linear_scan.default

@@ -181,6 +181,24 @@ def test_scans_of_rows_and_columns() -> None:
     check_cases(cases)
 
 
+def test_linear_scans_of_rows_and_columns() -> None:
+    """Two recurrences that advance together, of which one starts from a value of its row, and a sum of both."""
+    cases = []
+    for dtype in ("float32", "float64"):
+        for index in (at(19), op("add", op("mul", Var("c"), Const(35)), Var("r"))):
+            x, f = (Load(name, index, dtype) for name in ("x", "f"))
+            both = op("add", Ref("s", dtype), op("mul", Ref("h", dtype), x))
+            body = (
+                Scan("s", "linear", x, f),
+                Scan("h", "linear", op("exp", f), op("tanh", x), Load("i", Var("r"), dtype)),
+                Store("y", index, both),
+            )
+            buffers = tuple(Buffer(name, dtype, "w" if name == "y" else "r") for name in "xfiy")
+            made = rows((Stage((Loop("c", Const(19)),), body),), buffers, 35)
+            cases.append(case(made, {"x": 35 * 19, "f": 35 * 19, "i": 35, "y": 35 * 19}))
+    check_cases(cases)
+
+
 @pytest.mark.parametrize("shape", [(70, 50), (7, 3), (1, 129), (129, 1), (64, 64)])
 def test_transposing_copies(shape: tuple[int, int]) -> None:
     a, b = shape

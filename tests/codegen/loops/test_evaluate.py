@@ -65,6 +65,25 @@ def test_a_scan_runs_along_the_last_loop() -> None:
     assert buffers["y"].reshape(2, 5).tolist() == np.arange(10).reshape(2, 5).cumsum(1).tolist()
 
 
+def test_a_linear_scan_starts_from_its_initial_value() -> None:
+    index = op("add", op("mul", Var("a"), Const(5)), Var("b"))
+    x, f = Load("x", index, "float32"), Load("f", index, "float32")
+    for initial in (None, Load("h", Var("a"), "float32")):
+        body = (Scan("s", "linear", x, f, initial), Store("y", index, Ref("s", "float32")))
+        buffers = [Buffer(name, "float32", "r") for name in "xfh"] + [Buffer("y", "float32", "w")]
+        loops = (Loop("a", Const(2)), Loop("b", Const(5)))
+        kernel = LoopKernel(tuple(buffers), (), (), (Stage(loops, body),))
+        rng = np.random.default_rng(1)
+        memory = {name: rng.standard_normal(10 if name in "xf" else 2).astype(np.float32) for name in "xfh"}
+        memory["y"] = np.zeros(10, np.float32)
+        evaluate(kernel, memory, {})
+        x_of, f_of = memory["x"].reshape(2, 5), memory["f"].reshape(2, 5)
+        state = np.zeros(2, np.float32) if initial is None else memory["h"]
+        for t in range(5):
+            state = f_of[:, t] * state + x_of[:, t]
+            assert memory["y"].reshape(2, 5)[:, t].tolist() == state.tolist()
+
+
 def test_loads_outside_a_buffer_are_caught_unless_masked() -> None:
     i = Var("i")
     for mask in (None, Apply("lt", (i, Const(3)), "bool")):

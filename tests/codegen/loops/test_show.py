@@ -29,6 +29,7 @@ kernel dims n
     for k < 5:
       $m = reduce max x[i if (j < 2) else -1.5]
       $s = scan sum k
+      $h = scan 0.5 * $h + 2.0 from float64(1.0)
     do:
       y[j] = (float64($m) + where((i == j), float64(0.5), exp(float64(1.0))))
 """
@@ -46,6 +47,7 @@ def test_every_part_of_a_kernel_is_shown() -> None:
         ),
         "float64",
     )
+    linear = Scan("h", "linear", Const(2.0, "float32"), Const(0.5, "float32"), Const(1.0, "float64"))
     value = Apply("add", (Cast(Ref("m", "bfloat16"), "float64"), chosen), "float64")
     kernel = LoopKernel(
         (
@@ -56,7 +58,7 @@ def test_every_part_of_a_kernel_is_shown() -> None:
         ("n",),
         (Loop("i", Dim("n")), Loop("j", Const(3))),
         (
-            Stage((Loop("k", Const(5)),), (Reduce("m", "max", masked), Scan("s", "sum", k))),
+            Stage((Loop("k", Const(5)),), (Reduce("m", "max", masked), Scan("s", "sum", k), linear)),
             Stage((), (Store("y", j, value),)),
         ),
     )

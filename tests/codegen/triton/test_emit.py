@@ -165,6 +165,17 @@ def scan_case(name: str, dtype: str, data: torch.Tensor) -> Case:
     return Case(built, {"x": data, "y": torch.zeros_like(data)}, dims, Blocks(2, (8,), 4), dtype not in FLOATS)
 
 
+def linear_scan_case(starts: bool) -> Case:
+    """Linear scans with carries over blocks of 8, from 0 or from a value of the row."""
+    index = add(mul(I, M), J)
+    x, f = (Load(name, index, "float32") for name in ("x", "f"))
+    scan = Scan("q", "linear", x, f, Load("h", I, "float32") if starts else None)
+    buffers = [Buffer(name, "float32", "w" if name == "y" else "r") for name in "xfhy"]
+    built = kernel(buffers, [ROWS], Stage((COLUMNS,), (scan, Store("y", index, Ref("q", "float32")))))
+    data = {"x": normal(5 * 21), "f": normal(5 * 21) / 2, "h": normal(5), "y": zeros(5 * 21)}
+    return Case(built, data, {"N": 5, "M": 21}, Blocks(2, (8,), 4))
+
+
 def transpose_case() -> Case:
     built = kernel(
         [Buffer("x", "int32", "r"), Buffer("y", "int32", "w")],
@@ -302,6 +313,7 @@ def _build() -> dict[str, Case]:
     x = normal(5, 70)
     for label, blocks in (("", None), ("_blocks", Blocks(2, (16, 8, 32), 4))):
         cases[f"softmax{label}"] = Case(softmax(), {"x": x, "y": zeros(350)}, {"N": 5, "M": 70}, blocks)
+    cases |= {f"scan_linear{['', '_started'][starts]}": linear_scan_case(starts) for starts in (False, True)}
     cases |= {f"halves_{dtype}": halves_case(dtype) for dtype in ("float16", "bfloat16")}
     cases |= {"transpose": transpose_case(), "padding": padding_case(), "gather": gather_case(), "local": local_case()}
     cases |= {"recurrence": recurrence_case(), "scalar": scalar_case(), "column_sum": column_sum_case()}
