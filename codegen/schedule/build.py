@@ -18,6 +18,7 @@ from ullage.codegen.schedule.constants import ConstantPool
 from ullage.codegen.schedule.emission import Emission
 from ullage.codegen.schedule.facts import ModelFacts, origin
 from ullage.codegen.schedule.groups import Group, Grouping
+from ullage.codegen.schedule.join_beside import BesideJoiner
 from ullage.codegen.schedule.join_rows import RowJoiner
 from ullage.codegen.schedule.launches import Launches
 from ullage.codegen.schedule.layout import Layouts
@@ -63,6 +64,7 @@ def build_schedule(captured: CapturedModel, target: Target) -> Scheduled:
         emission.group(group)
     emission.outputs()
     RowJoiner(emission.steps, memory.storages, target, facts.dim_max).run()
+    BesideJoiner(emission.steps, memory.storages, facts.dim_max).run()
     return _scheduled(emission, groups, Launches(target, facts.dim_max))
 
 

@@ -32,7 +32,7 @@ from ullage.codegen.schedule.concat import part_view, parts_of
 from ullage.codegen.schedule.facts import origin
 from ullage.codegen.schedule.groups import Group
 from ullage.codegen.schedule.layout import channels_last
-from ullage.codegen.schedule.lowered import Lowered
+from ullage.codegen.schedule.lowered import Lowered, Pending
 from ullage.codegen.schedule.lowering import lower_group, outside, source_of
 from ullage.codegen.schedule.memory import Memory
 from ullage.codegen.schedule.weights import Weights
@@ -46,7 +46,7 @@ class Emission:
 
     memory: Memory
     weights: Weights
-    steps: list[Lowered | Gather] = field(default_factory=list)
+    steps: list[Pending] = field(default_factory=list)
 
     def group(self, group: Group) -> None:
         """Append the steps of one group."""

@@ -18,9 +18,9 @@ from ullage.codegen.lower.builder import Operand
 from ullage.codegen.lower.index import ONE, ZERO, IndexMath
 from ullage.codegen.lower.region import inplace_pairs
 from ullage.codegen.lower.shapes import numel
-from ullage.codegen.schedule.lowered import Lowered
+from ullage.codegen.schedule.lowered import Lowered, Pending, depends, reads, writes
 from ullage.codegen.templates import Conv2d, Gemm, PackedPanels
-from ullage.plan.steps import Gather, Storage
+from ullage.plan.steps import Storage
 from ullage.target import Target
 
 _WIDEST_ROW = 8192
@@ -33,9 +33,6 @@ _UNEVEN = 1.15
 _WEIGHTS_BYTES = 4 << 20
 """Weights that every thread may walk by itself, block of rows by block of rows (see `pays`)."""
 
-Step = Lowered | Gather
-
-
 Names = tuple[tuple[str, str], ...]
 """Pairs of a row kernel's own name of a buffer, and its name in the product's kernel."""
 
@@ -44,7 +41,7 @@ Names = tuple[tuple[str, str], ...]
 class RowJoiner:
     """Joins row kernels to products over a list of steps; `storages` loses what is no longer needed."""
 
-    steps: list[Step]
+    steps: list[Pending]
     storages: list[Storage]
     target: Target
     dim_max: dict[str, int]
@@ -88,9 +85,9 @@ class RowJoiner:
         """Which of the two steps' places the joined one can take; None if what lies between needs both orders."""
         product, rows = self.steps[start], self.steps[end]
         between = self.steps[start + 1 : end]
-        if not any(_depends(rows, step) for step in between):
+        if not any(depends(rows, step) for step in between):
             return start
-        return None if any(_depends(step, product) for step in between) else end
+        return None if any(depends(step, product) for step in between) else end
 
     def _in_place(self, joined: Lowered, product: Lowered, rows: Lowered) -> Lowered:
         """Computes the product where the row kernel's result goes, if nobody else wants to see it."""
@@ -99,7 +96,7 @@ class RowJoiner:
         others = [step for step in self.steps if step is not product and step is not rows]
         for read, written in inplace_pairs(rows.spec):
             storage = rows.operands[read].storage
-            if storage in private and not any(storage in _reads(o) | _writes(o) for o in others):
+            if storage in private and not any(storage in reads(o) | writes(o) for o in others):
                 self.storages[:] = [s for s in self.storages if s.name != storage]
                 return _merged(joined, rows.operands[read], rows.operands[written])
         return joined
@@ -210,17 +207,3 @@ def _loads(spec: Gemm | Conv2d, rows: LoopKernel) -> list[Load]:
 def _within(math: IndexMath, offset: Expr, width: int) -> bool:
     low, high = math.bounds(offset)
     return low is not None and high is not None and low >= 0 and high < width
-
-
-def _depends(later: Step, earlier: Step) -> bool:
-    """Whether two steps must stay in their order."""
-    after, before = _writes(later), _writes(earlier)
-    return not (before.isdisjoint(_reads(later) | after) and after.isdisjoint(_reads(earlier)))
-
-
-def _reads(step: Step) -> frozenset[str]:
-    return step.reads() if isinstance(step, Lowered) else frozenset({step.ids.target, step.table})
-
-
-def _writes(step: Step) -> frozenset[str]:
-    return step.writes() if isinstance(step, Lowered) else frozenset({step.out.target})

@@ -1,4 +1,4 @@
-"""A lowered kernel before it is emitted: its specification, and the memory that its buffers stand for."""
+"""Lowered kernels before they are emitted: their specifications, the memory of their buffers, and their order."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ullage.codegen.emit import Spec
 from ullage.codegen.lower.builder import Builder, Operand
+from ullage.plan.steps import Gather
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +34,23 @@ class Lowered:
 
     def _storages(self, *accesses: str) -> frozenset[str]:
         return frozenset(self.operands[b.name].storage for b in self.spec.buffers if b.access in accesses)
+
+
+Pending = Lowered | Gather
+"""A launch to be, or a gather, which is a step already."""
+
+
+def reads(pending: Pending) -> frozenset[str]:
+    """Storages and constants that are read."""
+    return pending.reads() if isinstance(pending, Lowered) else frozenset({pending.ids.target, pending.table})
+
+
+def writes(pending: Pending) -> frozenset[str]:
+    """Storages that are written."""
+    return pending.writes() if isinstance(pending, Lowered) else frozenset({pending.out.target})
+
+
+def depends(later: Pending, earlier: Pending) -> bool:
+    """Whether two steps must stay in their order."""
+    after, before = writes(later), writes(earlier)
+    return not (before.isdisjoint(reads(later) | after) and after.isdisjoint(reads(earlier)))
