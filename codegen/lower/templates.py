@@ -207,12 +207,24 @@ def _lower_attention(builder: Builder, node: Node, outputs: Sequence[Output], op
 
 
 def _attention_result(node: Node, outputs: Sequence[Output]) -> View:
-    """Where the result goes; nothing can be fused to it but a conversion."""
+    """Where the result goes; nothing can be fused to it but conversions of which at most the last one rounds."""
     (result, out), *more = outputs
-    converted = result.target is aten._to_copy.default and result.args[0] is node
-    if more or not (result is node or converted) or out.dtype not in FLOATS - {"float64"}:
-        raise NotFusable("attention has no epilogue but a conversion")
+    if more or not _is_converted(result, node) or out.dtype not in FLOATS - {"float64"}:
+        raise NotFusable("attention has no epilogue but conversions")
     return out
+
+
+def _is_converted(result: Node, node: Node) -> bool:
+    """Whether a result is the float32 sums behind `node` converted to its own type, and not rounded on the way."""
+    last = result
+    while result is not node:
+        source = result.args[0]
+        if result.target is not aten._to_copy.default or not isinstance(source, Node):
+            return False
+        if result is not last and dtype_name(fake(result).dtype) != "float32":
+            return False
+        result = source
+    return True
 
 
 def _mask_kind(mask: View | None) -> Literal["none", "add", "keep"]:

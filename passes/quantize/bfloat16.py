@@ -1,6 +1,7 @@
-"""Products and tables in bfloat16: half the bytes of their weights, and products in half the time.
+"""Products, attention and tables in bfloat16: half the bytes of weights, and products in half the time.
 
-Operands are rounded to bfloat16; sums, biases and results stay float32, and so does everything between products.
+Operands are rounded to bfloat16; sums, biases and results stay float32, and so does everything between products. In an
+attention queries, keys and values are rounded, and the softmax's weights.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch.fx import Node
 
 from ullage.graph.captured import CapturedModel
 from ullage.graph.recipes import convert, reshape
-from ullage.passes.edit import Editor, argument, calls, is_call, value_of
+from ullage.passes.edit import Editor, argument, calls, is_call, is_tensor, value_of
 from ullage.passes.manager import Pass, RewriteLog
 from ullage.passes.quantize.widths import filled_input, filled_weight, fills, float_weight
 
@@ -22,12 +23,14 @@ aten = torch.ops.aten
 NARROW = torch.bfloat16
 _WORD = 2
 _VIEWS = (aten.view.default, aten.reshape.default, aten.permute.default, aten.transpose.int, aten.unsqueeze.default)
+_PARTS = (aten.slice.Tensor, aten.select.int, aten.expand.default)
 _LINEAR, _CONVOLUTION, _EMBEDDING = aten.linear.default, aten.convolution.default, aten.embedding.default
+_ATTENTION = aten.scaled_dot_product_attention.default
 
 
 @dataclass(frozen=True)
 class Bfloat16(Pass):
-    """Rounds the operands of products with constant weights, and tables of embeddings, to bfloat16.
+    """Rounds operands of attention and of products with constant weights, and tables of embeddings, to bfloat16.
 
     `only` names the nodes to rewrite, separated by spaces; empty: all candidates.
     """
@@ -37,15 +40,23 @@ class Bfloat16(Pass):
 
     def run(self, model: CapturedModel, log: RewriteLog) -> None:
         """Rewrite the chosen nodes in place."""
-        chosen = frozenset(self.only.split())
+        only = frozenset(self.only.split())
         edit = Editor.of(model)
-        for node in list(candidates(model)):
-            if chosen and node.name not in chosen:
-                continue
-            table = is_table(node)
-            if log.allow("keep a table in bfloat16" if table else "multiply in bfloat16", node.name):
-                (_narrow_table if table else _narrow_product)(edit.at(node), node)
+        chosen = [node for node in candidates(model) if not only or node.name in only]
+        readers = frozenset(node for node in chosen if is_attention(node))
+        for node in chosen:
+            if log.allow("keep a table in bfloat16" if is_table(node) else "multiply in bfloat16", node.name):
+                _narrow(edit.at(node), node, readers)
         edit.remove_dead()
+
+
+def _narrow(edit: Editor, node: Node, readers: frozenset[Node]) -> None:
+    if is_table(node):
+        _narrow_table(edit, node)
+    elif is_attention(node):
+        _narrow_attention(edit, node, readers)
+    else:
+        _narrow_product(edit, node)
 
 
 def is_table(node: Node) -> bool:
@@ -53,8 +64,13 @@ def is_table(node: Node) -> bool:
     return is_call(node, _EMBEDDING)
 
 
+def is_attention(node: Node) -> bool:
+    """Whether a candidate is an attention."""
+    return is_call(node, _ATTENTION)
+
+
 def candidates(model: CapturedModel) -> Iterator[Node]:
-    """Embeddings in constant float32 tables, and float32 linears and convolutions with constant weights.
+    """Embeddings in constant tables, linears and convolutions with constant weights, and attention, all of float32.
 
     Products whose sums do not run over pairs of values (`fills`) would be no faster and are left alone.
     """
@@ -64,8 +80,12 @@ def candidates(model: CapturedModel) -> Iterator[Node]:
             table = edit.constant(node.args[0])
             if table is not None and table.dtype == torch.float32:
                 yield node
-        elif is_call(node, _LINEAR, _CONVOLUTION) and _pays(edit, node):
+        elif (is_call(node, _LINEAR, _CONVOLUTION) and _pays(edit, node)) or (is_attention(node) and _is_float32(node)):
             yield node
+
+
+def _is_float32(node: Node) -> bool:
+    return all(is_tensor(x) and value_of(x).dtype == torch.float32 for x in node.args[:3])
 
 
 def _pays(edit: Editor, node: Node) -> bool:
@@ -107,16 +127,42 @@ def _narrow_product(edit: Editor, node: Node) -> None:
     node.replace_all_uses_with(result)
 
 
-def behind_views(edit: Editor, x: Node, rewrite: Callable[[Node], Node]) -> Node:
+def _narrow_attention(edit: Editor, node: Node, readers: frozenset[Node]) -> None:
+    def rounded_source(source: Node) -> Node:
+        ref = edit.constant(source)
+        if ref is not None:
+            return edit.add_constant(convert(ref, NARROW))
+        return edit.call(aten._to_copy.default, source, dtype=NARROW)
+
+    operands = [behind_views(edit, x, rounded_source, readers) for x in node.args[:3] if isinstance(x, Node)]
+    result = edit.call(_ATTENTION, *operands, *node.args[3:], **node.kwargs)
+    node.replace_all_uses_with(edit.call(aten._to_copy.default, result, dtype=torch.float32))
+
+
+def behind_views(
+    edit: Editor, x: Node, rewrite: Callable[[Node], Node], readers: frozenset[Node] = frozenset()
+) -> Node:
     """`rewrite` (pointwise) of x, put before the views that lie between x and what computes it.
 
-    There it can be part of the kernel that computes it. Views that others read too are left alone.
+    There it can be part of the kernel that computes it. Views that others read too are left alone, but for parts of a
+    value that is read by nothing but `readers`, all of which get a bfloat16 form of it.
     """
-    if not is_call(x, *_VIEWS) or len(x.users) != 1:
+    alone = is_call(x, *_VIEWS) and len(x.users) == 1
+    if not alone and not (is_call(x, *_VIEWS, *_PARTS) and _is_read_by(x.args[0], readers)):
         return rewrite(x)
     source = x.args[0]
     assert isinstance(source, Node)
-    return edit.call(x.target, behind_views(edit, source, rewrite), *x.args[1:], **x.kwargs)
+    return edit.call(x.target, behind_views(edit, source, rewrite, readers), *x.args[1:], **x.kwargs)
+
+
+def _is_read_by(node: object, readers: frozenset[Node]) -> bool:
+    """Whether nothing reads a value, through views, but `readers` and conversions to bfloat16."""
+    return isinstance(node, Node) and all(
+        user in readers
+        or (is_call(user, aten._to_copy.default) and user.kwargs == {"dtype": NARROW})
+        or (is_call(user, *_VIEWS, *_PARTS) and _is_read_by(user, readers))
+        for user in node.users
+    )
 
 
 def as_offsets(edit: Editor, node: Node, bias: object) -> object:

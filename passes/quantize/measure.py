@@ -11,6 +11,7 @@ from torch.fx.node import Argument, map_aggregate
 
 from ullage.graph.captured import CapturedModel
 from ullage.graph.constants import ConstantRef
+from ullage.passes.quantize.narrow_attention import attention
 
 Sample = Mapping[str, torch.Tensor]
 """Input tensors by public name."""
@@ -21,6 +22,7 @@ Rounding = Callable[[Arguments], Arguments]
 Watch = Callable[[Node, Arguments], None]
 """Sees the arguments of every operator that runs."""
 _PRODUCTS = frozenset({torch.ops.aten.linear.default, torch.ops.aten.convolution.default})
+_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
 class _Kernels(Interpreter):
@@ -39,6 +41,8 @@ class _Kernels(Interpreter):
             self._watch(n, args)
         if n.name in self._rounded:
             args = self._rounded[n.name](args)
+        if n.target is _ATTENTION:
+            return attention(args, kwargs)
         if n.target in _PRODUCTS:
             args = tuple(map(_widened, args))
         return n.target(*args, **kwargs)  # type: ignore[operator]

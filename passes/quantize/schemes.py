@@ -12,7 +12,7 @@ from torch.fx import Node
 from ullage.graph.captured import CapturedModel
 from ullage.passes.edit import static_shape, value_of
 from ullage.passes.manager import Pass
-from ullage.passes.quantize import bfloat16, int8
+from ullage.passes.quantize import bfloat16, int8, narrow_attention
 from ullage.passes.quantize.bfloat16 import Bfloat16
 from ullage.passes.quantize.int8 import Int8, Range
 from ullage.passes.quantize.measure import Rounding
@@ -44,7 +44,8 @@ def options_of(scheme: str, model: CapturedModel, ranges: Mapping[str, Range]) -
 
 def _bfloat16_options(model: CapturedModel, ranges: Mapping[str, Range]) -> Iterator[Option]:
     for node in bfloat16.candidates(model):
-        yield Option(node.name, "bfloat16", node.name, bfloat16.rounded, gain(node))
+        rounding = narrow_attention.rounded if bfloat16.is_attention(node) else bfloat16.rounded
+        yield Option(node.name, "bfloat16", node.name, rounding, gain(node))
 
 
 def _int8_options(model: CapturedModel, ranges: Mapping[str, Range]) -> Iterator[Option]:
@@ -72,14 +73,21 @@ def passes_of(options: Iterable[Option]) -> tuple[Pass, ...]:
 
 
 def passes_of_all(scheme: Scheme, model: CapturedModel, ranges: Mapping[str, Range]) -> tuple[Pass, ...]:
-    """The passes that rewrite all that a scheme can; those for weights in integers keep tables in bfloat16."""
+    """The passes that rewrite all that a scheme can; those for weights in integers keep tables in bfloat16.
+
+    So does int8 with attention, whose operands and weights it has no scales for.
+    """
     if scheme.kind == "bfloat16":
         return (Bfloat16(),)
-    tables = Bfloat16(" ".join(node.name for node in bfloat16.candidates(model) if bfloat16.is_table(node)))
-    products = passes_of(options_of("int8", model, ranges))
-    if scheme.kind == "weights":
-        products = (WeightOnly(scheme.bits, scheme.group),)
-    return (*products, tables) if tables.only else products
+    in_weights = scheme.kind == "weights"
+    halves = (
+        node.name
+        for node in bfloat16.candidates(model)
+        if bfloat16.is_table(node) or (bfloat16.is_attention(node) and not in_weights)
+    )
+    rest = Bfloat16(" ".join(halves))
+    products = (WeightOnly(scheme.bits, scheme.group),) if in_weights else passes_of(options_of("int8", model, ranges))
+    return (*products, rest) if rest.only else products
 
 
 def is_lossy(pass_name: str) -> bool:
@@ -94,11 +102,17 @@ def roundings(options: Sequence[Option]) -> dict[str, Rounding]:
 
 def gain(node: Node) -> float:
     """What narrowing a node saves; dynamic sizes are taken at their hints."""
+    if bfloat16.is_attention(node):
+        q, k, v = (_hints(x) for x in node.args[:3] if isinstance(x, Node))
+        return prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
     is_table = bfloat16.is_table(node)
     weight = static_shape(node.args[0 if is_table else 1])  # type: ignore[arg-type]
     assert weight is not None
     stored = _MULTIPLICATIONS_OF_AN_ELEMENT * prod(weight)
     if is_table:
         return stored
-    results = prod(n if isinstance(n, int) else n.node.hint or 1 for n in value_of(node).shape)
-    return stored + results * prod(weight[1:])
+    return stored + prod(_hints(node)) * prod(weight[1:])
+
+
+def _hints(node: Node) -> tuple[int, ...]:
+    return tuple(n if isinstance(n, int) else n.node.hint or 1 for n in value_of(node).shape)
