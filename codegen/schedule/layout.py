@@ -29,7 +29,7 @@ class Layouts:
         anchor = self._anchors.get(node, node)
         if anchor.target in CONVOLUTIONS and fake(anchor).dim() == rank:
             return channels_last(rank)
-        if node.target in LINEARS:
+        if anchor.target in LINEARS and fake(anchor).dim() == rank:
             return plain
         if anchor.target is ATTENTION and rank == 4:
             return (0, 2, 1, 3)

@@ -142,11 +142,14 @@ def _narrow_attention(edit: Editor, node: Node, readers: frozenset[Node]) -> Non
 def behind_views(
     edit: Editor, x: Node, rewrite: Callable[[Node], Node], readers: frozenset[Node] = frozenset()
 ) -> Node:
-    """`rewrite` (pointwise) of x, put before the views that lie between x and what computes it.
+    """`rewrite` (pointwise) of x, put before the views and concatenations between x and what computes it.
 
-    There it can be part of the kernel that computes it. Views that others read too are left alone, but for parts of a
+    There it can be part of the kernels that compute it. Views that others read too are left alone, but for parts of a
     value that is read by nothing but `readers`, all of which get a bfloat16 form of it.
     """
+    if is_call(x, aten.cat.default) and len(x.users) == 1:
+        parts = [behind_views(edit, part, rewrite, readers) for part in x.args[0]]  # type: ignore[union-attr, arg-type]
+        return edit.call(x.target, parts, *x.args[1:])
     alone = is_call(x, *_VIEWS) and len(x.users) == 1
     if not alone and not (is_call(x, *_VIEWS, *_PARTS) and _is_read_by(x.args[0], readers)):
         return rewrite(x)
