@@ -1,8 +1,8 @@
 """The launches of a model that lose most against the machine's limits, everything in memory.
 
-`python -m benchmarks.launches MODEL [--threads N] [--rounds N] [--top N]`. The limit of a launch is the larger of its
-operations over the peak of multiply-adds and its bytes over the rate at which a cache of the second level copies, both
-measured beside it; what is between that and the launch's median is its loss.
+`python -m benchmarks.launches MODEL [--threads N] [--rounds N] [--top N] [--quantize S]`. The limit of a launch is the
+larger of its operations over the peak of multiply-adds and its bytes over the rate at which a cache of the second level
+copies, both measured beside it; what is between that and the launch's median is its loss.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from benchmarks.kernels import Bench
 from benchmarks.zoo import sample
 from ullage.bench import as_array
 from ullage.calling import Convention
-from ullage.driver import Options, prepare
-from ullage.flow import capture
+from ullage.flow import Source, capture, prepare
 from ullage.options import CompileOptions
 from ullage.plan.plan import Launch
 from ullage.plan.sizes import evaluate
@@ -110,19 +109,22 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=available_threads())
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--top", type=int, default=10)
+    parser.add_argument("--quantize", default=None, help="a scheme")
     options = parser.parse_args()
     chosen = sample(options.model)
-    found = profile(options.model, chosen.module, chosen.inputs, chosen.kwargs, options.threads, options.rounds)
+    asked = CompileOptions(threads=options.threads, quantize=options.quantize)
+    found = profile(options.model, chosen.module, chosen.inputs, chosen.kwargs, asked, options.rounds)
     print("\n".join([found.summary(), *found.worst(options.top)]))
     return 0
 
 
 def profile(
-    name: str, module: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any], threads: int, rounds: int
+    name: str, module: Any, inputs: tuple[Any, ...], kwargs: dict[str, Any], options: CompileOptions, rounds: int
 ) -> Profile:
     """Compile a model, run it, and measure the machine beside it."""
-    captured = capture(module, inputs, kwargs, CompileOptions())
-    prepared = prepare(captured, Options(Target.parse("cpu", threads)))
+    captured = capture(module, inputs, kwargs, options)
+    prepared = prepare(captured, options, Source(Convention.of(captured, module), inputs, kwargs))
+    threads = prepared.options.target.threads
     plan = prepared.plan(None)
     scratch = Scratch()
     path = Path(scratch.path) / "model.ullage"

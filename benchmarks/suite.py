@@ -25,6 +25,7 @@ from benchmarks.launches import profile
 from benchmarks.suite_models import SUITE, factory_name
 from ullage.bench import Row, Table, bench
 from ullage.budget import format_bytes
+from ullage.options import CompileOptions
 
 OTHERS = ("eager", "inductor", "onnxruntime", "openvino")
 SMALL = tuple(name for name in SUITE if name != "llama_1b")
@@ -120,7 +121,9 @@ def measure(
 def kernels(model: str, options: argparse.Namespace) -> list[str]:
     """The model's fraction of the roofline and the ten launches that lose most against the machine's limits."""
     module, inputs = getattr(suite_models, f"{model}_b{options.batch}")()
-    found = profile(model, module, inputs, {}, options.threads, 3 * options.rounds)
+    allowed = "exact" if options.accuracy is None else options.accuracy
+    asked = CompileOptions(threads=options.threads, accuracy=allowed, quantize=options.quantize)
+    found = profile(model, module, inputs, {}, asked, 3 * options.rounds)
     return [f"  {text}" for text in (found.summary(), *found.worst(10))]
 
 

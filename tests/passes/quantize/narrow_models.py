@@ -62,6 +62,26 @@ class Residual(nn.Module):
         return x
 
 
+class Pyramid(nn.Module):
+    """Linears over the pixels of two sizes, brought to one size, and a convolution over both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.small, self.large = nn.Linear(32, 16), nn.Linear(24, 16)
+        self.mix = nn.Conv2d(32, 8, 1)
+
+    def forward(self, small: torch.Tensor, large: torch.Tensor) -> torch.Tensor:
+        """[batch, 32, h, w] and [batch, 24, 2 h, 2 w] → [batch, 8, 2 h, 2 w]."""
+        parts = [self._pixels(self.small, small), self._pixels(self.large, large)]
+        size = parts[1].shape[2:]
+        return self.mix(torch.cat([F.interpolate(part, size, mode="bilinear") for part in parts], 1))
+
+    @staticmethod
+    def _pixels(linear: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        found = linear(x.flatten(2).transpose(1, 2))
+        return found.permute(0, 2, 1).reshape(x.shape[0], -1, *x.shape[2:])
+
+
 def case(name: str) -> tuple[nn.Module, Tensors]:
     """A model with inputs."""
     torch.manual_seed(0)
@@ -69,6 +89,7 @@ def case(name: str) -> tuple[nn.Module, Tensors]:
         "text": (Text(), (torch.randint(0, 40, (2, 9)),)),
         "image": (Image(), (torch.randn(2, 3, 12, 10),)),
         "residual": (Residual(), (torch.randn(1, 16, 12, 10),)),
+        "pyramid": (Pyramid(), (torch.randn(1, 32, 4, 6), torch.randn(1, 24, 8, 12))),
     }[name]
     return module.eval().requires_grad_(False), inputs
 

@@ -24,7 +24,7 @@ def test_candidates_have_constant_weights_and_pairs_of_values(name: str, kinds: 
     assert found == kinds
 
 
-@pytest.mark.parametrize("name", ["text", "image", "residual"])
+@pytest.mark.parametrize("name", ["text", "image", "residual", "pyramid"])
 def test_the_foreseen_error_is_that_of_the_compiled_model(name: str) -> None:
     """Rounding operands in eager, the rewritten graph, and the kernels agree to float32's precision."""
     module, inputs = case(name)
@@ -40,6 +40,18 @@ def test_the_foreseen_error_is_that_of_the_compiled_model(name: str) -> None:
     with running(prepared) as runner:
         measured = relative_error([results(runner, inputs)], exact)
     assert measured == pytest.approx(foreseen, rel=1e-2)
+
+
+@pytest.mark.parametrize("scheme", ["bfloat16", "int8"])
+def test_conversions_go_before_concatenations_and_keep_vectors_whole(scheme: str) -> None:
+    """Interpolations read what linears store, and write their parts of what the convolution reads, whole vectors each."""
+    prepared = lossy(*case("pyramid"), scheme=scheme)
+    steps = [step for step in prepared.scheduled.schedule.steps if isinstance(step, Step)]
+    kernels = [prepared.scheduled.kernels[step.kernel].source for step in steps]
+    resized = [source for source in kernels if "floor" in source]
+    assert resized and not any("gather" in source or "scatter" in source for source in resized)
+    (whole,) = {o.target for step in steps for o in step.operands if o.access == "w" and "cat" in o.target}
+    assert sum(o.target == whole for step in steps for o in step.operands if o.access == "w") == 2
 
 
 @pytest.mark.parametrize(("allowed", "least", "most"), [(0.0, 0, 0), (1e-3, 0, 3), (3e-3, 1, 3), (6e-3, 4, 5)])

@@ -19,7 +19,7 @@ SCHEMES = ("bfloat16", "int8", "int8-weights", "int4-weights", "int3-weights", "
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", ["text", "image", "residual"])
+@pytest.mark.parametrize("name", ["text", "image", "residual", "pyramid"])
 def test_bits_do_not_depend_on_budget_and_threads(name: str, scheme: str) -> None:
     module, inputs = case(name)
     found = []
