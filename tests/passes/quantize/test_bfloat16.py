@@ -44,7 +44,7 @@ def test_the_foreseen_error_is_that_of_the_compiled_model(name: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["bfloat16", "int8"])
 def test_conversions_go_before_concatenations_and_keep_vectors_whole(scheme: str) -> None:
-    """Interpolations read what linears store, and write their parts of what the convolution reads, whole vectors each."""
+    """Interpolations read what linears store, and write their parts of what the convolution reads, by whole vectors."""
     prepared = lossy(*case("pyramid"), scheme=scheme)
     steps = [step for step in prepared.scheduled.schedule.steps if isinstance(step, Step)]
     kernels = [prepared.scheduled.kernels[step.kernel].source for step in steps]
