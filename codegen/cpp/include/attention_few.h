@@ -136,12 +136,15 @@ template <class C> static void att_few_rows_in(const AttTask<C> &t) {
 }
 
 template <class C> static void att_few_rows_out(const AttTask<C> &t) {
-    for (ull_i64 row = 0; row < t.rows; ++row)
-        for (int x = 0; x < C::DV; x += ATT_LANES) {
-            const ull_vec32 total = att_load_piece<ull_float32, C::DV>(t.out + row * C::DV, x);
-            const ull_vec32 inverse = att_inverse(ull_splat<ATT_LANES>(t.sum[row]));
-            att_store_piece<typename C::O, C::DV>(att_output(t, row), x, total * inverse);
-        }
+    for (ull_i64 row = 0; row < t.rows; ++row) {
+        const ull_vec32 inverse = att_inverse(ull_splat<ATT_LANES>(t.sum[row]));
+        const auto piece = [&](int x) {
+            return x < C::DV ? att_load_piece<ull_float32, C::DV>(t.out + row * C::DV, x) * inverse : ull_vec32{};
+        };
+        for (int x = 0; x < C::DV; x += C::OUT_WORD * ATT_LANES)
+            if constexpr (C::OUT_WORD == 1) att_store_words<C>(att_output(t, row), x, piece(x));
+            else att_store_words<C>(att_output(t, row), x, ull_pair_neighbours(piece(x), piece(x + ATT_LANES)));
+    }
 }
 
 template <class C> static __attribute__((noinline)) void att_few(const AttTask<C> &t) {

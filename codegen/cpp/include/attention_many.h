@@ -180,18 +180,28 @@ template <class C> static void att_pack_queries(const AttTask<C> &t, int vectors
         }
 }
 
+/* Output element x of a vector of rows, or a pair of them. */
+template <class C> ULL_FN ull_vec32 att_output_words(const AttTask<C> &t, int x, ull_i64 row, ull_vec32 inverse) {
+    const auto element = [&](int at) {
+        return at < C::DV ? ull_float32::load(t.out + at * ATT_ROWS + row) * inverse : ull_vec32{};
+    };
+    if constexpr (C::OUT_WORD == 1) return element(x);
+    else return ull_pair(element(x), element(x + 1));
+}
+
 template <class C> static void att_write_rows(const AttTask<C> &t, int vectors) {
+    enum { WORD = C::OUT_WORD };
     for (ull_i64 row = 0; row < vectors * ATT_LANES; row += ATT_LANES) {
         const ull_vec32 inverse = att_inverse(ull_float32::load(t.sum + row));
-        for (int x = 0; x < C::DV; x += ATT_LANES) {
+        for (int x = 0; x < C::DV; x += ATT_LANES * WORD) {
             ull_vec32 r[ATT_LANES] = {};
             ATT_UNROLL
             for (int i = 0; i < ATT_LANES; ++i)
-                if (x + i < C::DV) r[i] = ull_float32::load(t.out + (x + i) * ATT_ROWS + row) * inverse;
+                if (x + i * WORD < C::DV) r[i] = att_output_words(t, x + i * WORD, row, inverse);
             ull_transpose(r);
             ATT_UNROLL
             for (int i = 0; i < ATT_LANES; ++i)
-                if (row + i < t.rows) att_store_piece<typename C::O, C::DV>(att_output(t, row + i), x, r[i]);
+                if (row + i < t.rows) att_store_words<C>(att_output(t, row + i), x, r[i]);
         }
     }
 }

@@ -34,6 +34,7 @@ struct AttShape {
     typedef O_ O;
     typedef M_ M;
     typedef typename AttKey<PAIRS_>::type Key; /* what scores are computed from */
+    static constexpr int OUT_WORD = PAIRS && __is_same(O, ull_bfloat16) ? 2 : 1; /* elements that are stored at once */
 };
 
 template <class C> struct AttProblem {

@@ -47,6 +47,18 @@ template <class C> ULL_FN ull_vec32 att_weight_words(ull_vec32 first, ull_vec32 
     else return first;
 }
 
+/* ---- outputs ----------------------------------------------------------------------------------------------- */
+/* Stores elements of a row from x on: lanes of one vector, or as pairs of two. */
+template <class C> ULL_FN void att_store_words(typename C::O::memory *row, int x, ull_vec32 words) {
+    if constexpr (C::OUT_WORD == 1) att_store_piece<typename C::O, C::DV>(row, x, words);
+    else {
+        enum { N = 2 * ATT_LANES };
+        const auto halves = ull_bits<ull_v<ull_u16, N>>(words);
+        const int n = C::DV - x;
+        n < N ? ull_store_n<ull_u16, N>(row + x, halves, n) : ull_store<ull_u16, N>(row + x, halves);
+    }
+}
+
 /* ---- values ------------------------------------------------------------------------------------------------ */
 /* N value elements, or all lanes of them, of two keys (or one) as pairs. */
 template <int N> ULL_FN ull_vec32 att_load_values(const ull_u16 *low, const ull_u16 *high, bool both) {
