@@ -21,6 +21,7 @@ class Layouts:
 
     def __init__(self, groups: Sequence[Group]) -> None:
         self._anchors = {node: group.anchor for group in groups if group.kind == "template" for node in group.outputs}
+        self._members = {node: group.nodes for group in groups for node in group.outputs}
 
     def order(self, node: Node, views: Mapping[Node, View]) -> Order:
         """Dimensions of the node from outermost to innermost in memory."""
@@ -55,8 +56,9 @@ class Layouts:
         return view.dims if reshaped else None
 
     def _followed(self, node: Node, views: Mapping[Node, View]) -> Order | None:
-        """The order of the largest input of the same shape that is already in memory and not row-major."""
-        for source in node.all_input_nodes:
+        """The order of the first input of its kernel of the same shape that is in memory and not row-major."""
+        members = self._members.get(node, (node,))
+        for source in dict.fromkeys(source for member in members for source in member.all_input_nodes):
             view = views.get(source)
             if view is None or not isinstance(source.meta["val"], type(node.meta["val"])):
                 continue
