@@ -1,10 +1,11 @@
-"""Everything in memory, side by side over the suite: Ullage, eager PyTorch, Inductor, ONNX Runtime and OpenVINO.
+"""Everything in memory, side by side over the suite: Ullage, PyTorch, Inductor, ONNX Runtime, OpenVINO, llama.cpp.
 
 `python -m benchmarks.suite [--models a,b] [--batch 1] [--threads 2] [--against ...] [--rounds 7] [--accuracy E]
 [--quantize S] [--kernels] [--json FILE] [--plot FILE]`. float32, each system in a process of its own, in turns,
 medians; `best ÷ Ullage` compares with the fastest of the others. Peak is resident memory over what the system's
 libraries take. With an accuracy Ullage and OpenVINO compute in bfloat16; with int8 ONNX Runtime's quantizer makes the
-models of the others. `--kernels` adds the fraction of the roofline and the launches that lose most.
+models of the others. llama.cpp runs only `llama_1b`, so it is asked for by name: `--models llama_1b --against
+llamacpp,eager`. `--kernels` adds the fraction of the roofline and the launches that lose most.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from benchmarks import suite_models
 from benchmarks.launches import profile
 from benchmarks.suite_models import SUITE, factory_name
 from ullage.bench import Row, Table, bench
+from ullage.bench_worker import SYSTEMS
 from ullage.budget import format_bytes
 from ullage.options import CompileOptions
 
-OTHERS = ("eager", "inductor", "onnxruntime", "openvino")
+OTHERS = tuple(name for name in SYSTEMS if name != "llamacpp")
+"""What is run by default; llama.cpp knows decoders alone."""
 SMALL = tuple(name for name in SUITE if name != "llama_1b")
 """What is run by default; the model of 1.1e9 weights takes 4.4 GB in each of five systems."""
 
@@ -85,7 +88,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default=",".join(SMALL))
-    parser.add_argument("--against", default=",".join(OTHERS), help="the other systems; empty: none")
+    parser.add_argument("--against", default=",".join(OTHERS), help=f"of {', '.join(SYSTEMS)}; empty: none")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=7)

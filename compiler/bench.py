@@ -151,7 +151,8 @@ def bench(
 
     All run on `threads`; without it, on as many as are available and as the artifact was made for. With an `accuracy`
     that is a number, or the scheme bfloat16, OpenVINO may use bfloat16, too; with the scheme int8 it and ONNX Runtime
-    run what ONNX Runtime's quantizer makes of the model. Ullage's outputs are judged as `check` judges them.
+    run what ONNX Runtime's quantizer makes of the model; llama.cpp runs what its own makes of it for each scheme.
+    Ullage's outputs are judged as `check` judges them.
     """
     names = [name.strip() for name in against if name.strip()]
     unknown = [name for name in names if name not in SYSTEMS]
@@ -180,10 +181,9 @@ def bench(
     inputs = truth.inputs()
     write_arrays(scratch.path / "inputs.npz", {name: as_array(tensor) for name, tensor in inputs.items()})
     outputs = tuple(spec.name for spec in truth.captured.outputs)
-    jobs = [
-        Job(name, model, str(artifact), budget, input_specs, outputs, str(scratch.path), count, _precision(options))
-        for name in dict.fromkeys(["ullage", *names])
-    ]
+    fixed = (model, str(artifact), budget, input_specs, outputs, str(scratch.path), count)
+    systems = dict.fromkeys(["ullage", *names])
+    jobs = [Job(name, *fixed, _precision(options), quantize) for name in systems]
     tolerance = tolerance_of(read_manifest(artifact).about)
     return _judge(run_rounds(jobs, rounds), truth, inputs, scratch.path, tolerance)
 

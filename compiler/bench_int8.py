@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ullage.bench_export import needs_external_data
+
 
 def for_onnxruntime(path: Path, arrays: Mapping[str, Any]) -> Path:
     """As ONNX Runtime advises: ranges at run time for models of matrix products, measured ones with convolutions."""
@@ -17,7 +19,13 @@ def for_onnxruntime(path: Path, arrays: Mapping[str, Any]) -> Path:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     target = path.with_suffix(".int8.onnx")
-    quantize_dynamic(_prepared(path), target, per_channel=True, weight_type=QuantType.QInt8)
+    quantize_dynamic(
+        _prepared(path),
+        target,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        use_external_data_format=needs_external_data(path),
+    )
     return target
 
 
@@ -52,5 +60,8 @@ def _prepared(path: Path) -> Path:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     target = path.with_suffix(".prepared.onnx")
-    quant_pre_process(str(path), str(target), skip_symbolic_shape=True)
+    apart = needs_external_data(path)
+    quant_pre_process(
+        str(path), str(target), skip_symbolic_shape=True, skip_optimization=apart, save_as_external_data=apart
+    )
     return target

@@ -14,9 +14,10 @@ from typing import IO, Any
 import msgspec
 
 from ullage.arrays import read_arrays, write_arrays
+from ullage.errors import InputError
 from ullage.overhead import resident_high_water_bytes
 
-SYSTEMS = ("eager", "inductor", "onnxruntime", "openvino")
+SYSTEMS = ("eager", "inductor", "onnxruntime", "openvino", "llamacpp")
 Call = Callable[[], Mapping[str, Any]]
 
 
@@ -34,6 +35,8 @@ class Job:
     threads: int
     precision: str = "float32"
     """What other systems that can may compute in: float32, bfloat16 or int8."""
+    scheme: str | None = None
+    """The scheme that Ullage runs, for systems that have schemes like it."""
 
     def to_text(self) -> str:
         """One command-line argument."""
@@ -162,14 +165,13 @@ def _inductor(job: Job) -> System:
 
 
 def _exported(job: Job, model: _Torch, arrays: Mapping[str, Any]) -> Path:
-    """The model as an ONNX file."""
-    import torch
+    """The model as an ONNX file, in a folder of its own for the weights that lie beside it."""
+    from ullage.bench_export import export_onnx
 
-    path = Path(job.folder) / f"{job.system}.onnx"
-    names = list(arrays)
-    torch.onnx.export(
-        model.module, model.args, str(path), input_names=names, output_names=list(model.output_names), dynamo=False
-    )
+    folder = Path(job.folder) / job.system
+    folder.mkdir()
+    path = folder / "model.onnx"
+    export_onnx(model.module, model.args, path, list(arrays), model.output_names)
     return path
 
 
@@ -203,7 +205,9 @@ def _openvino(job: Job) -> System:
         arrays = _inputs(job)
         converted = openvino.convert_model(str(with_static_ranges(_exported(job, model, arrays), arrays)))
     else:
-        converted = openvino.convert_model(model.module, example_input=model.args)
+        from ullage.bench_export import to_openvino
+
+        converted = to_openvino(model.module, model.args)
     precision = "bf16" if job.precision == "bfloat16" else "f32"
     compiled = openvino.compile_model(
         converted, "CPU", {"INFERENCE_NUM_THREADS": str(job.threads), "INFERENCE_PRECISION_HINT": precision}
@@ -219,12 +223,24 @@ def _openvino(job: Job) -> System:
     return System(call, baseline, lambda: None)
 
 
+def _llamacpp(job: Job) -> System:
+    from ullage.bench_llama import open_decoder
+    from ullage.frontends.factory import is_factory
+
+    if not is_factory(job.model) or job.input_specs is not None:
+        raise InputError("no decoder that llama.cpp knows: it is looked for in a factory's module, at its own sizes.")
+    baseline = resident_high_water_bytes()
+    call = open_decoder(job.model, Path(job.folder), job.threads, job.scheme or job.precision)
+    return System(lambda: dict(zip(job.output_names, [call()], strict=True)), baseline, lambda: None)
+
+
 _LOADERS: dict[str, Callable[[Job], System]] = {
     "ullage": _ullage,
     "eager": _eager,
     "inductor": _inductor,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
+    "llamacpp": _llamacpp,
 }
 
 if __name__ == "__main__":
