@@ -44,7 +44,10 @@ def lower_scan(builder: Builder, nodes: Sequence[Node], outputs: Sequence[tuple[
     scan, *more = [node for node in nodes if scan_node(node)]
     if more:
         raise NotFusable("a kernel has one running reduction")
-    along, place = _space(scan, _dim(scan), nodes)
+    along = outputs[0][0]
+    place = _place(along, nodes, {scan: _dim(scan)})
+    if place is None:
+        raise NotFusable("a result has no dimension of steps")
     shape = shape_of(fake(along))
     index, loops = builder.reduce_space(shape, (place,))
     walk = _Walk(builder, scan, index[place])
@@ -146,15 +149,6 @@ def _mixed(row: Index, dims: Sequence[int], point: Index) -> Index:
 
 
 # ---- where the steps are ----------------------------------------------------------------------------------------
-def _space(scan: Node, dim: int, nodes: Sequence[Node]) -> tuple[Node, int]:
-    """The node whose elements outer points and steps go through, and its dimension of steps: the last sum, if any."""
-    known: dict[Node, int | None] = {scan: dim}
-    for node in reversed(nodes):
-        if node is not scan and TABLE.kind(node) == "reduce" and (place := _place(node, nodes, known)) is not None:
-            return node, place
-    return scan, dim
-
-
 def _place(node: Node, nodes: Sequence[Node], known: dict[Node, int | None]) -> int | None:
     """The dimension of steps of a node that is computed from the scan; None if there is none."""
     if node not in known:

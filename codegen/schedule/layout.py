@@ -36,7 +36,18 @@ class Layouts:
             return (0, 2, 1, 3)
         if rank in (3, 4) and self._feeds_convolution(node):
             return channels_last(rank)
-        return self._followed(node, views) or self._permuted(node) or plain
+        return self._read_by_linear(node) or self._followed(node, views) or self._permuted(node) or plain
+
+    def _read_by_linear(self, node: Node) -> Order | None:
+        """The order in which a linear reads the node without a copy, if it sees it permuted."""
+        for user in node.users:
+            if view_source(user) is None or not isinstance(view := view_op(user), Permute):
+                continue
+            if view.dims[-1] != len(view.dims) - 1 and any(
+                u.target in LINEARS and u.args[0] is user for u in user.users
+            ):
+                return view.dims
+        return None
 
     def _feeds_convolution(self, node: Node) -> bool:
         """Whether a convolution reads the node, perhaps with zeros around it."""

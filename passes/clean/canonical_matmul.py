@@ -11,7 +11,18 @@ from torch.fx import Node
 from ullage.passes.clean.canonical_arithmetic import is_number
 from ullage.passes.clean.rules import Match, RuleTable
 from ullage.passes.clean.sizes import can_reshape, reshape_to
-from ullage.passes.edit import Editor, args_of, argument, is_call, is_tensor, same_shape, same_size, shape_of, value_of
+from ullage.passes.edit import (
+    Editor,
+    args_of,
+    argument,
+    is_call,
+    is_one,
+    is_tensor,
+    same_shape,
+    same_size,
+    shape_of,
+    value_of,
+)
 
 aten = torch.ops.aten
 _VIEWS = (aten.permute.default, aten.reshape.default, aten._to_copy.default, aten.slice.Tensor)
@@ -37,6 +48,32 @@ def product(edit: Editor, node: Node) -> Match | None:
 def _linear(edit: Editor, left: Any, right: Any, bias: Any) -> Node:
     weight = edit.call(aten.permute.default, right, [1, 0])
     return edit.call(aten.linear.default, left, weight, bias)
+
+
+def turned(edit: Editor, node: Node) -> Match | None:
+    """`w @ xᵀ` with a constant matrix w is `linear(x, w)ᵀ`: weights are packed, and other results have no copy of x."""
+    left, right = args_of(node)[:2]
+    rank = len(shape_of(node))
+    one_matrix = is_weight(edit, left) and all(map(is_one, shape_of(left)[:-2])) and len(shape_of(left)) <= rank
+    if not one_matrix or is_weight(edit, right) or not _is_turned(right):
+        return None
+    swap = [*range(rank - 2), rank - 1, rank - 2]
+
+    def build() -> Node:
+        weight = left if len(shape_of(left)) == 2 else reshape_to(edit, left, shape_of(left)[-2:])
+        rows = edit.call(aten.linear.default, edit.call(aten.permute.default, right, swap), weight)
+        return edit.call(aten.permute.default, rows, swap)
+
+    return Match("spell a product of a constant with a transposed matrix as linear", build)
+
+
+def _is_turned(node: object) -> bool:
+    """Whether a node is a permute that swaps its last two dimensions, and these alone."""
+    if not is_call(node, aten.permute.default):
+        return False
+    order = args_of(node)[1]
+    rank = len(order)
+    return [d % rank for d in order] == [*range(rank - 2), rank - 1, rank - 2]
 
 
 def addmm(edit: Editor, node: Node) -> Match | None:
@@ -135,9 +172,9 @@ def _with_bias(edit: Editor, x: Node, bias: Node) -> Node:
 
 
 MATMUL: RuleTable = {
-    aten.mm.default: (product,),
-    aten.bmm.default: (product,),
-    aten.matmul.default: (product, batched, broadcast_operand),
+    aten.mm.default: (turned, product),
+    aten.bmm.default: (turned, product),
+    aten.matmul.default: (turned, product, batched, broadcast_operand),
     aten.addmm.default: (addmm,),
     aten.baddbmm.default: (addmm,),
     aten.add.Tensor: (linear_bias,),

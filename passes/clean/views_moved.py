@@ -52,13 +52,46 @@ def permute_cancels(edit: Editor, node: Node) -> Match | None:
         source, inner = args_of(operand)
         return source if [inner[d] for d in order] == sorted(order) else None
 
-    def moved(operand: Node) -> Node:
-        shape = shape_of(operand)
-        padded = [*(1,) * (len(order) - len(shape)), *shape]
-        whole = operand if len(padded) == len(shape) else edit.call(aten.reshape.default, operand, padded)
-        return edit.call(aten.permute.default, whole, order)
+    inverse = _Inverse(undone, lambda operand: _permuted(edit, operand, order), lambda operand: True)
+    return _cancel(edit, node, inverse)
 
-    return _cancel(edit, node, _Inverse(undone, moved, lambda operand: True))
+
+def permute_behind_epilogue(edit: Editor, node: Node) -> Match | None:
+    """`f(permute(linear(x)), constants)` is `permute(f(linear(x), …))`: the linear's kernel can compute f."""
+    shaped = _shaped_operands(node) if is_elementwise(node) and is_tensor(node) else []
+    turned = [operand for operand in shaped if edit.constant(operand) is None]
+    if len(turned) != 1 or not is_call(turned[0], aten.permute.default) or not same_shape(node, turned[0]):
+        return None
+    source, order = args_of(turned[0])
+    if len(turned[0].users) > 1 or not _ends_linear(edit, source):
+        return None
+    back = [order.index(d) for d in range(len(order))]
+
+    def build() -> Node:
+        moved = {n: _permuted(edit, n, back) for n in shaped if n is not turned[0]}
+        return edit.call(aten.permute.default, rebuilt(edit, node, {turned[0]: source, **moved}), order)
+
+    return Match("move a permute behind what a linear's kernel computes", build)
+
+
+def _ends_linear(edit: Editor, node: Node) -> bool:
+    """Whether a value is a linear's, with elementwise operators on it and on constants."""
+    for _ in range(DEPTH):
+        if len(node.users) > 1 or is_call(node, aten.linear.default):
+            return is_call(node, aten.linear.default) and len(node.users) == 1
+        operands = [n for n in _shaped_operands(node) if edit.constant(n) is None] if is_elementwise(node) else []
+        if len(operands) != 1:
+            return False
+        (node,) = operands
+    return False
+
+
+def _permuted(edit: Editor, operand: Node, order: list[int]) -> Node:
+    """An operand that broadcasts to `len(order)` dimensions, permuted."""
+    shape = shape_of(operand)
+    padded = [*(1,) * (len(order) - len(shape)), *shape]
+    whole = operand if len(padded) == len(shape) else edit.call(aten.reshape.default, operand, padded)
+    return edit.call(aten.permute.default, whole, order)
 
 
 def reshape_cancels(edit: Editor, node: Node) -> Match | None:
@@ -198,7 +231,7 @@ def _same_result(edit: Editor, node: Node, swap: dict[Node, Node]) -> bool:
 
 
 MOVED: RuleTable = {
-    None: (expand_behind, broadcast),
+    None: (expand_behind, broadcast, permute_behind_epilogue),
     aten.permute.default: (permute_cancels,),
     aten.reshape.default: (reshape_cancels,),
     aten.linear.default: (reshape_behind_linear,),

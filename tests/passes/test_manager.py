@@ -143,8 +143,8 @@ def test_bisect_finds_a_wrong_value() -> None:
 def test_dumps_show_the_graph_before_and_after_each_change(tmp_path: Path) -> None:
     run_clean(build([(2, 3)], lambda edit, x: edit.call(aten.square.default, x)), (Dump.to(tmp_path / "dumps"),))
     files = sorted(p.name for p in (tmp_path / "dumps").iterdir())
-    assert files == ["00-start.txt", "01-canonicalize.txt"]
-    text = (tmp_path / "dumps" / "01-canonicalize.txt").read_text()
+    assert files == ["00-start.txt", "02-canonicalize.txt"]
+    text = (tmp_path / "dumps" / "02-canonicalize.txt").read_text()
     assert text.startswith("# square_default: spell square as product\n") and "mul.Tensor(x0, x0)" in text
 
 
