@@ -21,7 +21,7 @@ template <class V> ULL_FN V ull_pair(V first, V second) {
                                                10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
 }
 
-/* 2^x for x <= 0, error below 2^-13: a twentieth of how bfloat16 rounds; minus infinity gives 0, NaN stays NaN. */
+/* 2^x for x <= 0, error below 2^-13: a fortieth of how bfloat16 rounds; minus infinity gives 0, NaN stays NaN. */
 template <class V> ULL_FN V ull_exp2_of_pairs(V x) {
     enum { N = ULL_LANES };
     V r, power;

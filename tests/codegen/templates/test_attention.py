@@ -33,6 +33,7 @@ class Case:
     causal: bool = False
     scale: float = 0.3
     dynamic: bool = True
+    out: torch.dtype | None = None
 
     @property
     def kind(self) -> str:
@@ -98,7 +99,7 @@ def spec_of(c: Case, out: torch.Tensor) -> tuple[Attention, dict[str, int]]:
 
 
 def run(c: Case, target: Target, cuts: tuple[int, ...] = ()) -> torch.Tensor:
-    out = torch.full((*c.q.shape[:3], c.v.shape[3]), math.nan, dtype=c.q.dtype)
+    out = torch.full((*c.q.shape[:3], c.v.shape[3]), math.nan, dtype=c.out or c.q.dtype)
     spec, sizes = spec_of(c, out)
     tensors = {"q": c.q, "k": c.k, "v": c.v, "out": out} | ({} if c.mask is None else {"mask": c.mask})
     run_kernel(emit_attention(spec, target), target, tensors, sizes, cuts)
