@@ -344,6 +344,19 @@ def _mlp(tiny: bool) -> Sample:
     return Sample(nn.Sequential(*layers, nn.Linear(width, 10)), (torch.randn(4 if tiny else 16, width),), {})
 
 
+def _mamba(tiny: bool, length: int = 64) -> Sample:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    small = {"vocab_size": 120, "hidden_size": 24, "state_size": 4, "num_hidden_layers": 2}
+    config = MambaConfig(**(small if tiny else {"vocab_size": 32000, "hidden_size": 256, "num_hidden_layers": 4}))
+    model = MambaForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith(("A_log", ".D")):
+            nn.init.trunc_normal_(parameter, parameter.mean().item(), 0.3)
+    ids = _tokens(2, 9, 120) if tiny else _tokens(1, length, config.vocab_size)
+    return Sample(Decoder(model), (ids,), {})
+
+
 class StepLSTM(nn.Module):
     """An LSTM written as a loop of cells over time, as in hand-written recurrent models."""
 
@@ -393,6 +406,8 @@ ZOO: dict[str, Entry] = {
         Entry("t5_small", "text encoder", _t5),
         Entry("gpt2", "decoder", _gpt2),
         Entry("llama", "decoder", _llama),
+        Entry("mamba", "decoder", _mamba),
+        Entry("mamba_512", "decoder", partial(_mamba, length=512)),
         Entry("mlp", "dense", _mlp),
         Entry("lstm", "recurrent", _lstm),
     )

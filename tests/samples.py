@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+import ullage.graph.operators  # noqa: F401  (registers our operators)
+
 Tensors = tuple[torch.Tensor, ...]
 
 
@@ -168,8 +170,33 @@ def _reductions() -> list[Sample]:
         Sample("log_softmax", lambda a: a.log_softmax(-1), (x,)),
         Sample("cumsum", lambda a: a.cumsum(1), (x,)),
         Sample("cumsum_int", lambda a: a.cumsum(-1), (ints(3, 41),)),
+        Sample("cumsum_amid_arithmetic", lambda a: (a * 2).exp().cumsum(1).log1p() * a, (x / 3,)),
+        *_recurrences(),
         Sample("normalize", lambda a: F.normalize(a, dim=-1), (x,)),
         Sample("scaled_softmax", lambda a, m: (a * 0.3 + m).softmax(-1) * 2, (x, floats(67))),
+    ]
+
+
+def _recurrences() -> list[Sample]:
+    scan = torch.ops.ullage.linear_scan
+    a, b = floats(2, 17, 37, 4, low=-0.9, high=0.9), floats(2, 17, 37, 4)
+    c, h, delta, rate = floats(2, 17, 4), floats(2, 37, 4), floats(2, 17, 37, low=0.01, high=0.2), floats(37, 4, high=0)
+    return [
+        *(Sample(f"scan_{dim}", lambda a, b, dim=dim: scan(a, b, None, dim), (a, b)) for dim in range(4)),
+        Sample("scan_started", lambda a, b, h: scan(a, b, h, 1), (a, b, h)),
+        Sample("scan_of_one_step", lambda a, b, h: scan(a[:, :1], b[:, :1], h, 1), (a, b, h)),
+        Sample("scan_with_one_factor", lambda a, b: scan(a[:1, :1, :1, :1], b, None, 1).tanh(), (a, b)),
+        Sample("scan_and_sum", lambda a, b, c: (scan(a, b, None, 1) * c[:, :, None]).sum(-1), (a, b, c)),
+        Sample("scan_and_long_sum", lambda a, b: scan(a, b, None, 1).sum((2, 3)), (a, b)),
+        Sample("scan_of_doubles", lambda a, b: scan(a.double(), b.double(), None, 1).sum(-1), (a, b)),
+        Sample(
+            "selective_scan",
+            lambda d, r, b, c, u: (
+                (scan((d[..., None] * r).exp(), d[..., None] * b[:, :, :1] * u, None, 1) * c[:, :, None]).sum(-1)
+                + u[..., 0] * F.silu(d)
+            ).transpose(1, 2),
+            (delta, rate, b, c, floats(2, 17, 37, 1)),
+        ),
     ]
 
 

@@ -16,7 +16,7 @@ from ullage.reference import Tensors, as_tensor
 from ullage.runtime.load import load
 from ullage.scratch import Scratch
 
-MODELS = ("bert_base", "resnet50", "unet", "gpt2", "llama", "lstm", "whisper_tiny")
+MODELS = ("bert_base", "resnet50", "unet", "gpt2", "llama", "mamba", "lstm", "whisper_tiny")
 
 
 @pytest.mark.parametrize("name", MODELS)
