@@ -23,6 +23,7 @@ from ullage.passes.manager import Instrument, Pass, PassManager, Rewrite, parse_
 from ullage.passes.quantize.bfloat16 import Bfloat16
 from ullage.passes.quantize.int8 import Int8
 from ullage.passes.quantize.weight_only import WeightOnly
+from ullage.passes.split.group_norms import SplitGroupNorms
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,14 @@ CLEAN: tuple[Line, ...] = (
     Line(Attention(), "no matrix of scores in memory; likewise"),
     *_ROUND,
     Line(MergeLinear(), "one product for query, key and value; last, since slices hide linears"),
+    Line(SplitGroupNorms(), "statistics of large groups in parallel, and memory read twice and not three times"),
     Line(FlattenProducts(), "kernels take mm and bmm; last, since everything else is simpler on matmul"),
     Line(DeadCode(), "what no output needs"),
 )
 PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN}
 _KINDS = (
     Attention, BatchNorm, Bfloat16, Canonicalize, CommonSubexpressions, DeadCode, FlattenProducts, FoldConstants, Int8,
-    MergeLinear, Recurrences, Simplify, SpelledNorms, Views, WeightOnly,
+    MergeLinear, Recurrences, Simplify, SpelledNorms, SplitGroupNorms, Views, WeightOnly,
 )  # fmt: skip
 KNOWN: dict[str, type[Pass]] = {kind.name: kind for kind in _KINDS}
 

@@ -10,7 +10,7 @@ from ullage.codegen.loops.ir import Const
 from ullage.codegen.lower.table import aten, fake
 from ullage.codegen.lower.templates import ATTENTION, CONVOLUTIONS, LINEARS
 from ullage.codegen.lower.values import View
-from ullage.codegen.lower.views import Permute, Reshape, view_op, view_source
+from ullage.codegen.lower.views import Permute, Reshape, root, view_op, view_source
 from ullage.codegen.schedule.groups import Group
 
 Order = tuple[int, ...]
@@ -68,8 +68,8 @@ class Layouts:
 
     def _followed(self, node: Node, views: Mapping[Node, View]) -> Order | None:
         """The order of the first input of its kernel of the same shape that is in memory and not row-major."""
-        members = self._members.get(node, (node,))
-        for source in dict.fromkeys(source for member in members for source in member.all_input_nodes):
+        read = [source for member in self._members.get(node, (node,)) for source in member.all_input_nodes]
+        for source in dict.fromkeys([*read, *map(root, read)]):
             view = views.get(source)
             if view is None or not isinstance(source.meta["val"], type(node.meta["val"])):
                 continue
