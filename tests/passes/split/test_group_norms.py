@@ -1,4 +1,4 @@
-"""Group norms over large images: split where that pays, at least as close to the truth, in few launches at all budgets."""
+"""Group norms over large images: split where that pays, as close to the truth, in few launches, at all budgets."""
 
 from __future__ import annotations
 
