@@ -348,7 +348,7 @@ def _mamba(tiny: bool, length: int = 64) -> Sample:
     from transformers import MambaConfig, MambaForCausalLM
 
     small = {"vocab_size": 120, "hidden_size": 24, "state_size": 4, "num_hidden_layers": 2}
-    config = MambaConfig(**(small if tiny else {"vocab_size": 32000, "hidden_size": 256, "num_hidden_layers": 4}))
+    config = MambaConfig(**(small if tiny else {"vocab_size": 2000, "hidden_size": 256, "num_hidden_layers": 4}))
     model = MambaForCausalLM(config)
     for name, parameter in model.named_parameters():
         if name.endswith(("A_log", ".D")):
