@@ -82,15 +82,51 @@ class Pyramid(nn.Module):
         return found.permute(0, 2, 1).reshape(x.shape[0], -1, *x.shape[2:])
 
 
+class Heads(nn.Module):
+    """Attention twice: causal, out of one product; then with grouped heads and a mask that is added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.first = nn.Linear(36, 108), nn.Linear(36, 36)
+        self.q, self.kv, self.second = nn.Linear(36, 36), nn.Linear(36, 36), nn.Linear(36, 36)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """[batch, length, 36] and [batch, 1, 1, length] → [batch, length, 36]; heads have 9 values."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, 4, 9)).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.first(y.transpose(1, 2).flatten(2))
+        q = self.q(x).unflatten(-1, (4, 9)).transpose(1, 2)
+        k, v = (part.unflatten(-1, (2, 9)).transpose(1, 2) for part in self.kv(x).chunk(2, -1))
+        y = F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True)
+        return x + self.second(y.transpose(1, 2).flatten(2))
+
+
+class Attention(nn.Module):
+    """Attention of the inputs themselves."""
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """[batch, heads, length, width] each."""
+        return F.scaled_dot_product_attention(q, k, v, scale=0.5)
+
+
+def lowest_mask(length: int) -> torch.Tensor:
+    """What is added to the scores of two sequences, of which the second one is shorter."""
+    padded = torch.arange(length) >= torch.tensor([[length], [length - 4]])
+    return torch.where(padded, torch.finfo(torch.float32).min, 0.0)[:, None, None]
+
+
 def case(name: str) -> tuple[nn.Module, Tensors]:
     """A model with inputs."""
     torch.manual_seed(0)
-    module, inputs = {
+    cases: dict[str, tuple[nn.Module, Tensors]] = {
         "text": (Text(), (torch.randint(0, 40, (2, 9)),)),
         "image": (Image(), (torch.randn(2, 3, 12, 10),)),
         "residual": (Residual(), (torch.randn(1, 16, 12, 10),)),
+        "heads": (Heads(), (torch.randn(2, 21, 36), lowest_mask(21))),
+        "attention": (Attention(), tuple(torch.randn(1, 2, 70, 24) for _ in range(3))),
         "pyramid": (Pyramid(), (torch.randn(1, 32, 4, 6), torch.randn(1, 24, 8, 12))),
-    }[name]
+    }
+    module, inputs = cases[name]
     return module.eval().requires_grad_(False), inputs
 
 

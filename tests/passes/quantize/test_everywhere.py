@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import product
 
 import pytest
 import torch
@@ -18,8 +19,10 @@ from ullage.runtime.load import load
 SCHEMES = ("bfloat16", "int8", "int8-weights", "int4-weights", "int3-weights", "int2-weights")
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("name", ["text", "image", "residual", "pyramid"])
+CASES = [*product(("text", "image", "residual", "pyramid"), SCHEMES), ("heads", "bfloat16"), ("heads", "int8")]
+
+
+@pytest.mark.parametrize(("name", "scheme"), CASES)
 def test_bits_do_not_depend_on_budget_and_threads(name: str, scheme: str) -> None:
     module, inputs = case(name)
     found = []
