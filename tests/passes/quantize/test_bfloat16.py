@@ -35,7 +35,7 @@ def test_candidates_are_attention_and_products_of_pairs_with_constant_weights(na
     assert found == kinds
 
 
-@pytest.mark.parametrize("name", ["text", "image", "residual", "pyramid"])
+@pytest.mark.parametrize("name", ["text", "image", "residual", "pyramid", "heads", "attention"])
 def test_the_foreseen_error_is_that_of_the_compiled_model(name: str) -> None:
     """Rounding operands in eager, the rewritten graph, and the kernels agree to float32's precision.
 
