@@ -132,6 +132,8 @@ def _run_stage(kernel: LoopKernel, stage: Any, env: Env, memory: dict[str, np.nd
         elif isinstance(statement, Scan):
             run = {"sum": np.cumsum, "prod": np.cumprod, "max": np.maximum.accumulate, "min": np.minimum.accumulate}
             inner[statement.name] = run[statement.op](value, axis=-1)
+        if isinstance(statement, Scan):
+            env[statement.name] = inner[statement.name][..., -1]
 
 
 def _recurrence(factor: np.ndarray, value: np.ndarray, state: np.ndarray) -> np.ndarray:

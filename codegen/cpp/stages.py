@@ -89,7 +89,9 @@ def _inside(scope: Scope, plan: StagePlan, totals: Totals, body: Body, level: in
 def stage_inside(scope: Scope, plan: StagePlan) -> None:
     """One stage of one outer point; its reductions are bound afterwards."""
     totals = _totals(scope, plan, plan.lanes, plan.copies)
-    if plan.lanes == 1:
+    if has_scan(plan.stage):
+        _plain_loops(scope, plan, totals, [None], [{}])
+    elif plan.lanes == 1:
         scope.open("")
         _plain_loops(scope, plan, totals, [None], [{}])
         scope.close()
@@ -142,7 +144,10 @@ def stages_along(scope: Scope, plans: Sequence[StagePlan], lanes: Sequence[Lane]
 def _stage_along(scope: Scope, plan: StagePlan, lanes: Sequence[Lane], refs: Sequence[dict[str, str]]) -> None:
     n, single = lanes[0].lanes, len(lanes) == 1
     totals = _totals(scope, plan, n, len(lanes))
-    _plain_loops(scope, plan, totals, [None] if single else lanes, refs)
+    scans = _plain_loops(scope, plan, totals, [None] if single else lanes, refs)
+    for scan in scans:
+        for copy in range(len(lanes)):
+            refs[copy][scan.name] = scan.values[copy]
     for total in totals:
         for copy in range(len(lanes)):
             refs[copy][total.name] = total.copy(copy).finish(scope, keep_lanes=True)
@@ -152,8 +157,12 @@ def _stage_along(scope: Scope, plan: StagePlan, lanes: Sequence[Lane], refs: Seq
 
 def _plain_loops(
     scope: Scope, plan: StagePlan, totals: Totals, lanes: Sequence[Lane | None], refs: Sequence[dict[str, str]]
-) -> None:
-    """The stage's loops without vectors of their own; the body once per lane (None: the lane is open already)."""
+) -> Accumulators:
+    """The stage's loops without vectors of their own; the body once per lane (None: the lane is open already).
+
+    Gives the scans of a stage of one loop, which keep their last values (bound if there is one lane).
+    """
+    running: list[Accumulator] = []
 
     def each_lane(emit: Callable[[int], None]) -> None:
         for copy, lane in enumerate(lanes):
@@ -172,6 +181,7 @@ def _plain_loops(
         scans = {s.name: Accumulator.declare(scope, s, _lanes(scope, lanes), len(lanes)) for s in _scans(plan)}
         if any(s.initial is not None for s in _scans(plan)):
             each_lane(lambda copy: _start(scope, plan, scans, copy))
+        running.extend(scans.values())
         return scans
 
     def last_loop(accs: Accumulators, span: Span) -> None:
@@ -182,8 +192,13 @@ def _plain_loops(
 
     if plan.loops:
         _nested(scope, plan, totals, last_loop)
-        return
-    bodies([t for t in totals if isinstance(t, Accumulator)], {})
+    else:
+        bodies([t for t in totals if isinstance(t, Accumulator)], {})
+    if len(plan.loops) > 1:
+        return ()
+    for scan in running if lanes[0] is None else ():
+        scope.bind(scan.name, scan.values[0], scan.lanes)
+    return running
 
 
 def _lanes(scope: Scope, lanes: Sequence[Lane | None]) -> int:

@@ -110,6 +110,7 @@ class _Run:
                 results[s.name] = _reduce(s.op, value)
             else:
                 self.names[s.name] = self._scanned(s, value, self._extent(stage.loops[-1]))
+                results[s.name] = self.names[s.name][:, -1:]
         self.names = {**saved, **results}
 
     def _scanned(self, s: Scan, value: Array, last: int) -> Array:

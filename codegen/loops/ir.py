@@ -93,8 +93,8 @@ class Cast:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """The value of an earlier `Reduce` of the same outer point, of a `Scan` in the same stage, or of a template
-    (`acc`: the accumulator)."""
+    """The value of an earlier `Reduce` of the same outer point, of a `Scan` in the same stage (in later ones its last
+    value, if its stage has one loop), or of a template (`acc`: the accumulator)."""
 
     name: str
     dtype: str

@@ -87,6 +87,8 @@ def _places(kernel: LoopKernel) -> Iterator[Place]:
             if isinstance(s, Scan):
                 inside[s.name] = s.value.dtype
         refs.update({s.name: _result(s) for s in stage.body if isinstance(s, Reduce)})
+        if len(stage.loops) == 1:
+            refs.update({s.name: s.value.dtype for s in stage.body if isinstance(s, Scan)})
 
 
 def _result(s: Reduce) -> str:

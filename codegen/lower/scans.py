@@ -16,13 +16,13 @@ from torch.fx import Node
 from ullage.codegen.loops.ir import Const, Expr, Ref, Scan, ScanOp, Stage, Store, Var
 from ullage.codegen.lower.builder import Builder
 from ullage.codegen.lower.formulas import op
-from ullage.codegen.lower.index import constant
+from ullage.codegen.lower.index import ONE, constant
 from ullage.codegen.lower.reductions import dims_of, finish
 from ullage.codegen.lower.shapes import Index, Shape, broadcast_index, reshape_index, shape_of, view_groups
 from ullage.codegen.lower.table import TABLE, argument, aten, fake, int_of, operand, result_dtype
 from ullage.codegen.lower.values import Lazy, NotFusable, View, cast, compute_dtype
 from ullage.codegen.lower.views import Expand, Permute, Reshape, Slice, view_op, view_source
-from ullage.graph.operators import LINEAR_SCAN
+from ullage.graph.operators import LAST, LINEAR_SCAN
 
 MAX_STATES = 64
 """Running values of one outer point: more would make long code that keeps little in registers."""
@@ -32,6 +32,13 @@ _OPS: dict[object, ScanOp] = {aten.cumsum.default: "sum", aten.cumprod.default: 
 @TABLE.register("reduce", *_OPS)
 def _scan(builder: Builder, node: Node) -> Lazy:
     raise NotFusable(f"{node.target} is lowered together with what reads its values")
+
+
+@TABLE.register("reduce", LAST)
+def _last(builder: Builder, node: Node) -> Lazy:
+    source, dim = operand(builder, node.args[0]), int_of(node.args[1])
+    dim, end = dim % len(source.shape), builder.math.sub(source.shape[dim], ONE)
+    return Lazy(shape_of(fake(node)), result_dtype(node), lambda index: source.at((*index[:dim], end, *index[dim:])))
 
 
 def scan_node(node: Node) -> bool:
@@ -44,7 +51,7 @@ def lower_scan(builder: Builder, nodes: Sequence[Node], outputs: Sequence[tuple[
     scan, *more = [node for node in nodes if scan_node(node)]
     if more:
         raise NotFusable("a kernel has one running reduction")
-    along = outputs[0][0]
+    along = next((node for node, _ in outputs if node.target is not LAST), scan)
     place = _place(along, nodes, {scan: _dim(scan)})
     if place is None:
         raise NotFusable("a result has no dimension of steps")
@@ -54,13 +61,17 @@ def lower_scan(builder: Builder, nodes: Sequence[Node], outputs: Sequence[tuple[
     for node in nodes:
         if node is scan:
             builder.define(node, walk.value())
-        elif TABLE.kind(node) == "reduce":
+        elif TABLE.kind(node) == "reduce" and node.target is not LAST:
             builder.define(node, _unrolled_sum(builder, node))
-    stores = [_store(builder, builder.value(node), view, shape, index) for node, view in outputs]
+    stores = [_store(builder, builder.value(n), view, shape, index) for n, view in outputs if n.target is not LAST]
+    if along is scan:
+        builder.value(scan).at(index)
+    ends = tuple(store for n, view in outputs if n.target is LAST for store in walk.ends(n, view))
     if loops:
         builder.stages.append(Stage(loops, (*walk.statements, *stores)))
+        builder.stages += [Stage((), ends)] if ends else []
     else:
-        builder.append((), tuple(stores))
+        builder.append((), (*stores, *ends))
 
 
 def _dim(scan: Node) -> int:
@@ -88,6 +99,17 @@ class _Walk:
     def value(self) -> Lazy:
         """The running values; they are known at the present step only."""
         return Lazy(shape_of(fake(self.node)), result_dtype(self.node), self._at)
+
+    def ends(self, node: Node, view: View) -> list[Store]:
+        """Stores of the last values, all of which this kernel must have."""
+        rows = {i for i in self.builder.row_index if isinstance(i, Var)}
+        whole = all({i for i in at if isinstance(i, Var)} - {self.time} == rows for at in self.known)
+        count = math.prod(constant(n) or 0 for n in (*(self.builder.row_shape or ()), Const(len(self.known))))
+        if node.args[0] is not self.node or not whole or count != math.prod(constant(n) or -1 for n in view.shape):
+            raise NotFusable("not all last values are known")
+        return [
+            self.builder.store(view, at[: self.dim] + at[self.dim + 1 :], value) for at, value in self.known.items()
+        ]
 
     def _at(self, index: Index) -> Expr:
         if index[self.dim] != self.time:

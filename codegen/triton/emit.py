@@ -242,6 +242,9 @@ class _Emitter:
         p.close()
         if lead:
             p.close()
+        else:
+            for scan in scans:
+                scan.keep()
 
     def _body(self, stage: Stage, shape: str, reductions: list[Reduction], scans: list[Running], width: str) -> None:
         reducing, scanning = iter(reductions), iter(scans)

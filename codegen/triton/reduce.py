@@ -104,6 +104,10 @@ class Running:
         p.line(f"{self.carry} = tl.sum({last}, 1, keep_dims=True).to({self.type})")
         p.bind(self.statement.name, run, frozenset({"x", "r"}))
 
+    def keep(self) -> None:
+        """Let the name stand for the last value from here on."""
+        self.printer.bind(self.statement.name, self.carry, frozenset({"x"}))
+
     def _given(self, expr: Expr, shape: str, neutral: str) -> str:
         """A block of values, neutral ones behind the end."""
         p = self.printer

@@ -106,6 +106,17 @@ def _(factor: Tensor, term: Tensor, initial: Tensor | None, dim: int) -> Tensor:
     return term.new_empty(torch.broadcast_shapes(factor.shape, term.shape))  # type: ignore[no-untyped-call]
 
 
+@torch.library.custom_op(f"{LIBRARY}::last", mutates_args=())
+def _last(x: Tensor, dim: int) -> Tensor:
+    """The last element along `dim`, not as a view: what walks along `dim` can keep it when it is done."""
+    return x.select(dim, -1).clone()
+
+
+@_last.register_fake
+def _(x: Tensor, dim: int) -> Tensor:
+    return x.new_empty(x.select(dim, -1).shape)
+
+
 def decoded(codes: Tensor, scales: Tensor, bits: int) -> Tensor:
     """The weight [n, k] in float32 that codes stand for; exact."""
     group = codes.shape[1] // scales.shape[1]
@@ -121,3 +132,4 @@ LINEAR_INT8 = torch.ops.ullage.linear_int8.default
 CONVOLUTION_INT8 = torch.ops.ullage.convolution_int8.default
 LINEAR_CODES = torch.ops.ullage.linear_codes.default
 LINEAR_SCAN = torch.ops.ullage.linear_scan.default
+LAST = torch.ops.ullage.last.default

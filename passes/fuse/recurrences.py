@@ -20,7 +20,7 @@ import torch
 from torch.fx import Node
 
 from ullage.graph.captured import CapturedModel
-from ullage.graph.operators import LINEAR_SCAN
+from ullage.graph.operators import LAST, LINEAR_SCAN
 from ullage.passes.clean.rules import SWEEPS, replace_node
 from ullage.passes.clean.sizes import reshape_to
 from ullage.passes.edit import Editor, args_of, argument, calls, is_call, is_one, shape_of, value_of
@@ -100,7 +100,7 @@ def _rolled(edit: Editor, found: Found) -> Node:
     for part in written(found.plan):
         for step, node in enumerate(part.nodes):
             if others := [user for user in node.users if user not in inside]:
-                _replace(node, others, roller.edit.call(aten.select.int, roller.node(part), 0, step))
+                _replace(node, others, roller.element(part, step))
     before = args_of(found.joined)[0][: -len(found.parts)]
     if not before:
         return whole
@@ -134,6 +134,12 @@ class _Roller:
         if id(plan) not in self.written:
             self.written[id(plan)] = self._write(plan)
         return self.written[id(plan)]
+
+    def element(self, plan: Plan, step: int) -> Node:
+        """The value of one step."""
+        if isinstance(plan, Recurrence) and step == self.count - 1:
+            return self.edit.call(LAST, self.node(plan), 0)
+        return self.edit.call(aten.select.int, self.node(plan), 0, step)
 
     def _write(self, plan: Plan) -> Node:
         match plan:

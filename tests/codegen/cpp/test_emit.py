@@ -182,7 +182,7 @@ def test_scans_of_rows_and_columns() -> None:
 
 
 def test_linear_scans_of_rows_and_columns() -> None:
-    """Two recurrences that advance together, of which one starts from a value of its row, and a sum of both."""
+    """Two recurrences that advance together, of which one starts from a value of its row; both also where they end."""
     cases = []
     for dtype in ("float32", "float64"):
         for index in (at(19), op("add", op("mul", Var("c"), Const(35)), Var("r"))):
@@ -193,9 +193,10 @@ def test_linear_scans_of_rows_and_columns() -> None:
                 Scan("h", "linear", op("exp", f), op("tanh", x), Load("i", Var("r"), dtype)),
                 Store("y", index, both),
             )
-            buffers = tuple(Buffer(name, dtype, "w" if name == "y" else "r") for name in "xfiy")
-            made = rows((Stage((Loop("c", Const(19)),), body),), buffers, 35)
-            cases.append(case(made, {"x": 35 * 19, "f": 35 * 19, "i": 35, "y": 35 * 19}))
+            buffers = tuple(Buffer(name, dtype, "w" if name in "ye" else "r") for name in "xfiye")
+            end = Stage((), (Store("e", Var("r"), op("mul", Ref("h", dtype), Ref("s", dtype))),))
+            made = rows((Stage((Loop("c", Const(19)),), body), end), buffers, 35)
+            cases.append(case(made, {"x": 35 * 19, "f": 35 * 19, "i": 35, "y": 35 * 19, "e": 35}))
     check_cases(cases)
 
 

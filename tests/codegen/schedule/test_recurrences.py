@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.codegen.schedule.scheduling import Function, Tensors, check, schedule, shown
-from tests.codegen.schedule.whole_flow import budgets, error, prepared, results, tensors
+from tests.codegen.schedule.whole_flow import budgets, error, prepared, results, running, tensors
 from ullage.codegen.loops.ir import LoopKernel, Scan
 from ullage.codegen.schedule.build import Scheduled
 from ullage.runtime.load import load
@@ -116,3 +116,39 @@ def test_running_sums_take_in_their_fellows() -> None:
     scheduled = schedule(Function(two_readers), given)
     assert shown(scheduled)[0] == "loops: mul cumsum tanh add -> 1"
     check(scheduled, Function(two_readers), given)
+
+
+def streaming(m: Any, u: torch.Tensor, z: torch.Tensor, h: torch.Tensor) -> Tensors:
+    """A part of a longer sequence: from the state before it to the one behind it."""
+    factors, terms = (u[..., None] * m.rate).exp(), u[..., None] * z[..., None]
+    ys = []
+    for t in range(u.shape[1]):
+        h = factors[:, t] * h + terms[:, t]
+        ys.append(h.sum(-1))
+    return torch.stack(ys, 1) + u, h
+
+
+@pytest.mark.parametrize("length", [2, 9])
+def test_the_state_behind_the_last_step_comes_from_the_same_kernel(length: int) -> None:
+    given = (*(x.abs() for x in inputs(length)), values(B, D, N))
+    scheduled = schedule(module(streaming), given)
+    assert len(scheduled.groups) == 1 and scans(scheduled) == [N], shown(scheduled)
+    check(scheduled, module(streaming), given)
+    model = prepared(module(streaming), given)
+    with running(model) as runner:
+        for found, wanted in zip(results(runner, given), module(streaming)(*given), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def last_and_means(_: Any, a: torch.Tensor, x: torch.Tensor) -> Tensors:
+    h, hs = torch.zeros(B, 3, 80), []
+    for t in range(a.shape[1]):
+        h = a[:, t] * h + x[:, t]
+        hs.append(h.mean((1, 2)))
+    return h * 2, torch.stack(hs, 1)
+
+
+def test_a_last_state_that_is_read_elsewhere() -> None:
+    given = (values(B, 6, 3, 80), values(B, 6, 3, 80))
+    scheduled = schedule(Function(last_and_means), given)
+    check(scheduled, Function(last_and_means), given)

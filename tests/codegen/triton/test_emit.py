@@ -166,13 +166,14 @@ def scan_case(name: str, dtype: str, data: torch.Tensor) -> Case:
 
 
 def linear_scan_case(starts: bool) -> Case:
-    """Linear scans with carries over blocks of 8, from 0 or from a value of the row."""
+    """Linear scans with carries over blocks of 8, from 0 or from a value of the row, to the last ones."""
     index = add(mul(I, M), J)
     x, f = (Load(name, index, "float32") for name in ("x", "f"))
     scan = Scan("q", "linear", x, f, Load("h", I, "float32") if starts else None)
     buffers = [Buffer(name, "float32", "w" if name == "y" else "r") for name in "xfhy"]
-    built = kernel(buffers, [ROWS], Stage((COLUMNS,), (scan, Store("y", index, Ref("q", "float32")))))
-    data = {"x": normal(5 * 21), "f": normal(5 * 21) / 2, "h": normal(5), "y": zeros(5 * 21)}
+    body, q = Stage((COLUMNS,), (scan, Store("y", index, Ref("q", "float32")))), Ref("q", "float32")
+    built = kernel([*buffers, Buffer("e", "float32", "w")], [ROWS], body, Stage((), (Store("e", I, q),)))
+    data = {"x": normal(5 * 21), "f": normal(5 * 21) / 2, "h": normal(5), "y": zeros(5 * 21), "e": zeros(5)}
     return Case(built, data, {"N": 5, "M": 21}, Blocks(2, (8,), 4))
 
 
