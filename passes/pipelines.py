@@ -19,6 +19,7 @@ from ullage.passes.clean.views import Views
 from ullage.passes.fuse.attention import Attention
 from ullage.passes.fuse.merge_linear import MergeLinear
 from ullage.passes.fuse.recurrences import Recurrences
+from ullage.passes.fuse.state_products import StateProducts
 from ullage.passes.manager import Instrument, Pass, PassManager, Rewrite, parse_pipeline
 from ullage.passes.quantize.bfloat16 import Bfloat16
 from ullage.passes.quantize.int8 import Int8
@@ -48,6 +49,7 @@ CLEAN: tuple[Line, ...] = (
     *_ROUND,
     Line(SpelledNorms(), "a norm is one reduction kernel; after the rounds, since it matches canonical spellings only"),
     Line(Attention(), "no matrix of scores in memory; likewise"),
+    Line(StateProducts(), "what reads a recurrence's states can be in its kernel if it is a sum; likewise"),
     *_ROUND,
     Line(MergeLinear(), "one product for query, key and value; last, since slices hide linears"),
     Line(SplitGroupNorms(), "statistics of large groups in parallel, and memory read twice and not three times"),
@@ -57,7 +59,7 @@ CLEAN: tuple[Line, ...] = (
 PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN}
 _KINDS = (
     Attention, BatchNorm, Bfloat16, Canonicalize, CommonSubexpressions, DeadCode, FlattenProducts, FoldConstants, Int8,
-    MergeLinear, Recurrences, Simplify, SpelledNorms, SplitGroupNorms, Views, WeightOnly,
+    MergeLinear, Recurrences, Simplify, SpelledNorms, SplitGroupNorms, StateProducts, Views, WeightOnly,
 )  # fmt: skip
 KNOWN: dict[str, type[Pass]] = {kind.name: kind for kind in _KINDS}
 

@@ -15,8 +15,8 @@ from ullage.passes.edit import (
     argument,
     is_elementwise,
     is_one,
+    same_size,
     shape_of,
-    static_shape,
     target_of,
     value_of,
 )
@@ -31,7 +31,7 @@ def can_batch(node: Node) -> bool:
     """Whether `batched` knows the operator."""
     if is_elementwise(node):
         return True
-    return node.target in _RULES and (node.target not in _SIZED or static_shape(node) is not None)
+    return node.target in _RULES and (node.target not in _SIZED or _SIZED[target_of(node)](node))
 
 
 def batched(edit: Editor, node: Node, operands: Sequence[Node]) -> Node:
@@ -95,9 +95,9 @@ def _reshape(edit: Editor, node: Node, operands: Sequence[Node]) -> Node:
 
 
 def _expand(edit: Editor, node: Node, operands: Sequence[Node]) -> Node:
-    shape = shape_of(node)
-    source = leading(edit, operands[0], len(shape) + 1)
-    return edit.call(aten.expand.default, source, [shape_of(source)[0], *shape])
+    source = leading(edit, operands[0], len(shape_of(node)) + 1)
+    sizes = [int(n) if isinstance(n, int) else -1 for n in shape_of(node)]
+    return edit.call(aten.expand.default, source, [shape_of(source)[0], *sizes])
 
 
 def _sum(edit: Editor, node: Node, operands: Sequence[Node]) -> Node:
@@ -108,15 +108,22 @@ def _sum(edit: Editor, node: Node, operands: Sequence[Node]) -> Node:
 
 def _product(edit: Editor, node: Node, operands: Sequence[Node]) -> Node:
     """A product of batches of matrices; of a vector with a matrix as a sum, which other kernels can take in."""
-    a, b = operands
-    rows, columns = shape_of(node)[-2:]
-    rank = len(shape_of(a))
-    swap = [*range(rank - 2), rank - 1, rank - 2]
-    if is_one(columns):
-        return _summed(edit, a, edit.call(aten.permute.default, b, swap), -1)
-    if is_one(rows):
-        return _summed(edit, edit.call(aten.permute.default, a, swap), b, -2)
-    return edit.call(aten.matmul.default, a, b)
+    row, column = map(is_one, shape_of(node)[-2:])
+    if not row and not column:
+        return edit.call(aten.matmul.default, *operands)
+    return vector_product(edit, operands[0], operands[1], column)
+
+
+def vector_product(edit: Editor, a: Node, b: Node, column: bool) -> Node:
+    """`matmul(a, b)` as a sum of products, for a right operand of one column or a left operand of one row."""
+    if column:
+        return _summed(edit, a, _swapped(edit, b), -1)
+    return _summed(edit, _swapped(edit, a), b, -2)
+
+
+def _swapped(edit: Editor, node: Node) -> Node:
+    rank = len(shape_of(node))
+    return edit.call(aten.permute.default, node, [*range(rank - 2), rank - 1, rank - 2])
 
 
 def _summed(edit: Editor, a: Node, b: Node, dim: int) -> Node:
@@ -127,11 +134,26 @@ def _summed(edit: Editor, a: Node, b: Node, dim: int) -> Node:
     return edit.call(aten._to_copy.default, total, dtype=dtype) if dtype in _HALF else total
 
 
+def _one_symbol(node: Node) -> bool:
+    """Whether all sizes but one are numbers."""
+    return sum(not isinstance(n, int) for n in shape_of(node)) <= 1
+
+
+def _keeps_symbols(node: Node) -> bool:
+    """Whether sizes that are no numbers are those of the operand."""
+    sizes, kept = shape_of(node), shape_of(node.all_input_nodes[0])
+    own = (None,) * (len(sizes) - len(kept)) + kept
+    return all(isinstance(n, int) or (k is not None and same_size(n, k)) for n, k in zip(sizes, own, strict=True))
+
+
 _RULES: dict[Target, Rule] = {
     aten.select.int: _select, aten.slice.Tensor: _slice, aten.unsqueeze.default: _unsqueeze,
     aten.permute.default: _permute, aten.transpose.int: _transpose, aten.reshape.default: _reshape,
     aten.squeeze.dim: _reshape, aten.squeeze.dims: _reshape, aten.expand.default: _expand,
     aten.sum.dim_IntList: _sum, aten.mm.default: _product, aten.bmm.default: _product,
 }  # fmt: skip
-_SIZED = frozenset({aten.reshape.default, aten.squeeze.dim, aten.squeeze.dims, aten.expand.default})
-"""Operators with sizes as arguments: batched where these are numbers."""
+_SIZED: dict[Target, Callable[[Node], bool]] = {
+    aten.reshape.default: _one_symbol, aten.squeeze.dim: _one_symbol, aten.squeeze.dims: _one_symbol,
+    aten.expand.default: _keeps_symbols,
+}  # fmt: skip
+"""Operators with sizes as arguments, and for which sizes they are batched."""

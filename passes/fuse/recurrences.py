@@ -137,9 +137,10 @@ class _Roller:
 
     def element(self, plan: Plan, step: int) -> Node:
         """The value of one step."""
+        whole = self.node(plan)
         if isinstance(plan, Recurrence) and step == self.count - 1:
-            return self.edit.call(LAST, self.node(plan), 0)
-        return self.edit.call(aten.select.int, self.node(plan), 0, step)
+            return self.edit.call(LAST, whole, 0)
+        return self.edit.call(aten.select.int, whole, 0, 0 if is_one(shape_of(whole)[0]) else step)
 
     def _write(self, plan: Plan) -> Node:
         match plan:

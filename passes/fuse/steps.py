@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ullage.passes.edit import args_of, argument, is_call, is_one, is_tensor, shape_of, target_of, value_of
+from ullage.passes.edit import args_of, argument, is_call, is_one, is_tensor, same_shape, shape_of, target_of, value_of
 from ullage.passes.fuse.batched import can_batch
 
 aten = torch.ops.aten
@@ -149,7 +149,7 @@ def _leaves(tree: Any) -> Iterator[Any]:
 
 def _same_call(a: Node, b: Node) -> bool:
     """Whether two calls differ in tensors only."""
-    if target_of(a) != target_of(b) or value_of(a).dtype != value_of(b).dtype or shape_of(a) != shape_of(b):
+    if target_of(a) != target_of(b) or not same_kind(a, b):
         return False
     left, right = (list(_leaves((node.args, node.kwargs))) for node in (a, b))
     if len(left) != len(right):
@@ -163,7 +163,7 @@ def _agree(x: Any, y: Any) -> bool:
 
 def same_kind(x: Node, y: Node) -> bool:
     """Whether two tensors have equal dtypes and shapes."""
-    return bool(value_of(x).dtype == value_of(y).dtype) and shape_of(x) == shape_of(y)
+    return bool(value_of(x).dtype == value_of(y).dtype) and same_shape(x, y)
 
 
 def _equal(x: Any, y: Any) -> bool:
@@ -194,7 +194,14 @@ def _place(node: Node) -> tuple[Node, int, int, bool] | None:
     index = argument(node, "start", 0) if keeps else argument(node, "index")
     if not isinstance(size, int) or not isinstance(index or 0, int) or (keeps and not is_one(shape_of(node)[dim])):
         return None
-    return base, dim, (index or 0) % size, keeps
+    return _whole(base), dim, (index or 0) % size, keeps
+
+
+def _whole(node: Node) -> Node:
+    """What a node shows all of."""
+    while is_call(node, aten.slice.Tensor) and same_shape(node, args_of(node)[0]) and argument(node, "step", 1) == 1:
+        node = args_of(node)[0]
+    return node
 
 
 # ---- recurrences ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from tests.codegen.schedule.scheduling import Function, Tensors, check, schedule, shown
 from tests.codegen.schedule.whole_flow import budgets, error, prepared, results, running, tensors
@@ -152,3 +153,45 @@ def test_a_last_state_that_is_read_elsewhere() -> None:
     given = (values(B, 6, 3, 80), values(B, 6, 3, 80))
     scheduled = schedule(Function(last_and_means), given)
     check(scheduled, Function(last_and_means), given)
+
+
+def joined_states(_: Any, a: torch.Tensor, x: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """The states of all steps are joined before they are read."""
+    h, hs = torch.zeros(B, D, N), []
+    for t in range(a.shape[1]):
+        h = a[:, t] * h + x[:, t]
+        hs.append(h)
+    return torch.einsum("btdn,btn->btd", torch.stack(hs, 1), c).relu()
+
+
+def test_states_that_are_read_all_at_once_are_not_in_memory() -> None:
+    given = (values(B, 9, D, N), values(B, 9, D, N), values(B, 9, N))
+    scheduled = schedule(Function(joined_states), given)
+    assert len(scheduled.groups) == 1 and scans(scheduled) == [N], shown(scheduled)
+    check(scheduled, Function(joined_states), given)
+
+
+class Selective(nn.Module):
+    """Any number of sequences."""
+
+    def forward(self, a: torch.Tensor, x: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """[batch, length, channels, states] twice and [batch, length, states] → [batch, channels, length]."""
+        h, ys = torch.zeros(a.shape[0], D, N), []
+        for t in range(a.shape[1]):
+            h = a[:, t] * h + x[:, t]
+            ys.append((h @ c[:, t, :, None])[..., 0])
+        return torch.stack(ys, -1)
+
+
+def sequences(batch: int) -> Tensors:
+    return values(batch, 5, D, N), values(batch, 5, D, N), values(batch, 5, N)
+
+
+def test_the_batch_may_be_a_dimension_of_the_plan() -> None:
+    ranges = {name: {0: (1, 8)} for name in "axc"}
+    scheduled = schedule(Selective(), sequences(3), ranges)
+    assert len(scheduled.groups) == 1 and scans(scheduled) == [N], shown(scheduled)
+    with running(prepared(Selective(), sequences(3), ranges)) as runner:
+        for batch in (1, 2, 7):
+            wanted = Selective()(*sequences(batch))
+            torch.testing.assert_close(results(runner, sequences(batch))[0], wanted, rtol=1e-4, atol=1e-5)
