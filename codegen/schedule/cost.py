@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from ullage.codegen.cpp.templates.attention import in_pairs
 from ullage.codegen.loops.ir import DTYPE_BYTES, Apply, Buffer, Expr, Load, LoopKernel, Store, walk
 from ullage.codegen.loops.traverse import values
 from ullage.codegen.lower.index import IndexMath
 from ullage.codegen.templates import Attention, Conv2d, Gemm, PackedPanels
+from ullage.target import Target
 
 Cost = tuple[int, int]
 _TRANSCENDENTAL = frozenset({"exp", "exp2", "log", "erf", "tanh", "sigmoid", "pow", "sin", "cos", "log1p", "expm1"})
 _TRANSCENDENTAL_FLOPS = 20
 
 
-def step_cost(spec: LoopKernel | Gemm | Conv2d | Attention, dim_max: Mapping[str, int]) -> Cost:
-    """(flops, bytes moved) at the upper bounds of the dimensions; operations on a word count as one."""
+def step_cost(
+    spec: LoopKernel | Gemm | Conv2d | Attention, dim_max: Mapping[str, int], target: Target | None = None
+) -> Cost:
+    """(flops, bytes moved) at the upper bounds of the dimensions; operations on a word count as one.
+
+    Attention has words on some targets, where products and convolutions have them in their weights.
+    """
     math = IndexMath({}, dim_max)
 
     def size(expr: Expr) -> int:
@@ -38,9 +45,13 @@ def step_cost(spec: LoopKernel | Gemm | Conv2d | Attention, dim_max: Mapping[str
         case Attention():
             rows = size(spec.batch) * size(spec.heads) * size(spec.queries)
             width = spec.head_dim + spec.value_dim
-            return 2 * rows * size(spec.keys) * width, 4 * rows * width * 2
+            return 2 * rows * size(spec.keys) * width // _pair(spec, target), 4 * rows * width * 2
         case LoopKernel():
             return _loop_cost(spec, size)
+
+
+def _pair(spec: Attention, target: Target | None) -> int:
+    return 2 if target is not None and in_pairs(spec, target) else 1
 
 
 def _word(spec: Gemm | Conv2d) -> int:

@@ -41,7 +41,7 @@ class Launches:
         self.kernels.setdefault(kernel.symbol, kernel)
         self.specs.setdefault(kernel.symbol, spec)
         operands = _operands(kernel, lowered)
-        flops, moved = step_cost(spec, self.dim_max)
+        flops, moved = step_cost(spec, self.dim_max, self.target)
         return Step(
             lowered.name, kernel.symbol, operands, tuple(Size.of(d) for d in kernel.dims), kernel.tasks,
             kernel.shared_bytes, kernel.thread_bytes, _inplace(spec, kernel, operands, temps), flops, moved,

@@ -37,13 +37,13 @@ def emit_attention(spec: Attention, target: Target) -> Kernel:
     tasks = combine("mul", combine("mul", fold(numbered.batch), fold(numbered.kv_heads)), blocks)
     kernel = finish(
         functions="",
-        body=_body(numbered, Names.of(spec.buffers, spec.dims), _in_pairs(spec, target)),
+        body=_body(numbered, Names.of(spec.buffers, spec.dims), in_pairs(spec, target)),
         buffers=spec.buffers,
         dims=spec.dims,
         tasks=to_size(tasks),
         tiled=False,
         thread_bytes=Size((_thread_bytes(spec, target),)),
-        features=frozenset({BF16_DOT}) if _in_pairs(spec, target) else frozenset(),
+        features=frozenset({BF16_DOT}) if in_pairs(spec, target) else frozenset(),
     )
     return replace(kernel, headers=HEADERS)
 
@@ -55,7 +55,7 @@ def _group(spec: Attention) -> Expr:
     return combine("floordiv", fold(spec.heads), fold(spec.kv_heads))
 
 
-def _in_pairs(spec: Attention, target: Target) -> bool:
+def in_pairs(spec: Attention, target: Target) -> bool:
     """Whether products are of pairs of bfloat16."""
     return target.dots_bf16 and all(operand.dtype == "bfloat16" for operand in (spec.q, spec.k, spec.v))
 
@@ -86,7 +86,7 @@ def _mask_mode(spec: Attention) -> str:
 
 def _thread_bytes(spec: Attention, target: Target) -> int:
     """What `att_task` of attention.h hands out."""
-    rows, word = 3 * target.lanes, 2 if _in_pairs(spec, target) else 1
+    rows, word = 3 * target.lanes, 2 if in_pairs(spec, target) else 1
     words = -(-spec.head_dim // word)
     padded_head = -(-words // target.lanes) * target.lanes
     floats = rows * (4 + KEY_BLOCK + padded_head + spec.value_dim)

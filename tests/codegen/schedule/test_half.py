@@ -14,6 +14,7 @@ from tests.codegen.schedule.whole_flow import error, prepared, results, running,
 from ullage.codegen.schedule.build import build_schedule
 from ullage.frontends.load import load_model
 from ullage.passes.pipelines import run_clean
+from ullage.plan.steps import Step
 from ullage.target import Target
 
 
@@ -85,3 +86,15 @@ def test_a_conversion_is_part_of_the_attention_that_feeds_it_alone(both: bool) -
     truth = module(*(x.double() for x in inputs))
     assert [x.dtype for x in found] == [torch.bfloat16, torch.float32][: len(found)]
     assert error(found[0], truth[0].double()) < 2**-8
+
+
+@pytest.mark.parametrize("isa", ["avx512_bf16", "avx512"])
+def test_attention_in_pairs_counts_as_half_the_operations(isa: str) -> None:
+    """Where the processor has products of pairs."""
+    flops = []
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = tuple(torch.randn(2, 3, 20, 16, dtype=dtype) for _ in range(3))
+        captured, _ = run_clean(load_model(Converted(both=False), inputs))
+        steps = build_schedule(captured, Target("cpu", isa, 2)).schedule.steps
+        flops.append(max(step.flops for step in steps if isinstance(step, Step)))
+    assert flops[0] == flops[1] * (2 if isa == "avx512_bf16" else 1)
