@@ -33,7 +33,7 @@ static void att_few_products(const AttTask<C> &t, const typename C::K::memory *k
             float *at = t.scores + row * ATT_KEYS + first;
             ull_vec32 sum = x == 0 ? ull_vec32{} : ull_float32::load(at);
             ATT_UNROLL
-            for (int i = 0; i < ATT_LANES; ++i) att_add<C>(sum, r[i], ull_splat<ATT_LANES>(q[i]));
+            for (int i = 0; i < ATT_LANES; ++i) sum = att_add<C>(sum, r[i], ull_splat<ATT_LANES>(q[i]));
             ull_float32::store(at, x + ATT_LANES < C::WORDS ? sum : att_score<C>(sum, att_scale(t)));
         }
     }
@@ -94,7 +94,7 @@ static void att_few_values(const AttTask<C> &t, const typename S::memory *v, ull
         const ull_vec32 weight = ull_splat<ATT_LANES>(t.scores[row * ATT_KEYS + key]);
         const typename S::memory *from = v + key * stride + x;
         ATT_UNROLL
-        for (int w = 0; w < W; ++w) att_add<C>(sum[w], att_few_load<S, TAIL>(from + w * ATT_LANES), weight);
+        for (int w = 0; w < W; ++w) sum[w] = att_add<C>(sum[w], att_few_load<S, TAIL>(from + w * ATT_LANES), weight);
     }
     ATT_UNROLL
     for (int w = 0; w < W; ++w)

@@ -35,7 +35,7 @@ ULL_FN void att_score_word(const typename C::Key *k, ull_i64 stride, const float
     for (int i = 0; i < KEYS; ++i) {
         const ull_vec32 key = att_key_word<C, HALF>(k + i * stride, x);
         ATT_UNROLL
-        for (int j = 0; j < V; ++j) att_add<C>(sum[i][j], key, row[j]);
+        for (int j = 0; j < V; ++j) sum[i][j] = att_add<C>(sum[i][j], key, row[j]);
     }
 }
 
@@ -146,7 +146,7 @@ static __attribute__((noinline)) void att_value_tile(const float *v, ull_i64 str
         for (int i = 0; i < W; ++i) {
             const ull_vec32 value = ull_splat<ATT_LANES>(v[x * stride + i]);
             ATT_UNROLL
-            for (int j = 0; j < V; ++j) att_add<C>(sum[i][j], value, weight[j]);
+            for (int j = 0; j < V; ++j) sum[i][j] = att_add<C>(sum[i][j], value, weight[j]);
         }
     }
     ATT_UNROLL

@@ -5,10 +5,11 @@
 #define ULLAGE_ATTENTION_WORDS_H
 #include "attention_task.h"
 
-/* sum += a * b, of floats or of pairs. */
-template <class C> ULL_FN void att_add(ull_vec32 &sum, ull_vec32 a, ull_vec32 b) {
+/* sum + a * b, of floats or of pairs. */
+template <class C> ULL_FN ull_vec32 att_add(ull_vec32 sum, ull_vec32 a, ull_vec32 b) {
     if constexpr (C::PAIRS) ull_dot_pairs(sum, a, b);
     else sum = ull_fma<ATT_LANES>(a, b, sum);
+    return sum;
 }
 
 /* ---- queries and keys -------------------------------------------------------------------------------------- */
