@@ -1,7 +1,11 @@
 """llama.cpp as a system of a benchmark: the same tokens in every run, with an empty cache of keys and values."""
 
+# An optional package may be missing where types are checked.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -61,7 +65,7 @@ def _quantized(path: Path, kind: int, threads: int) -> Path:
     target = path.with_suffix(".quantized.gguf")
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.nthread = kind, threads
-    if llama_cpp.llama_model_quantize(str(path).encode(), str(target).encode(), params) != 0:
+    if llama_cpp.llama_model_quantize(str(path).encode(), str(target).encode(), ctypes.byref(params)) != 0:
         raise UllageError("llama.cpp did not quantize the model.")
     path.unlink()
     return target
@@ -72,9 +76,10 @@ def _loaded(path: Path, ids: Any, vocabulary: int, threads: int, kind: int) -> C
     if model is None:
         raise UllageError("llama.cpp did not load the model.")
     context = llama_cpp.llama_init_from_model(model, _settings(ids.shape, threads, kind))
-    if context is None:
+    memory = None if context is None else llama_cpp.llama_get_memory(context)
+    if context is None or memory is None:
         raise UllageError("llama.cpp gave no context for the model.")
-    memory, batch = llama_cpp.llama_get_memory(context), _batch(ids)
+    batch = _batch(ids)
 
     def call() -> Any:
         llama_cpp.llama_memory_clear(memory, False)

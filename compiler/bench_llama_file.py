@@ -4,6 +4,9 @@ Names of tensors are those of the package gguf. The format's rotations are of ne
 rotates halves: rows of queries and keys are laid out for that.
 """
 
+# An optional package may be missing where types are checked.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator
