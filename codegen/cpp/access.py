@@ -108,8 +108,8 @@ def store_text(scope: Scope, buffer: str, index: Expr, value: Expr) -> str:
     """The C++ statement that stores a value; the value is computed into the open blocks."""
     dtype, n = value.dtype, scope.lanes
     kind = f"{ops.STORAGE[dtype]}, {n}"
-    if isinstance(value, Cast) and dtype in ops.HALVES and ops.register_class(value.arg.dtype) == "f32":
-        value = value.arg
+    if dtype in ops.HALVES:
+        value = _before_rounding(value, dtype)
     stored = scope.name(f"ull_v<{kind}>", ops.stored_text(scope.value(value), dtype, n))
     if scope.lane is None:
         return f"{scope.buffers[buffer]}[{scope.index(to_poly(index))}] = {stored};"
@@ -122,6 +122,15 @@ def store_text(scope: Scope, buffer: str, index: Expr, value: Expr) -> str:
     if valid is None:
         return f"ull_store<{kind}>({to}, {stored});"
     return f"ull_store_n<{kind}>({to}, {stored}, {valid});"
+
+
+def _before_rounding(value: Expr, dtype: str) -> Expr:
+    """The value in a register that storing it rounds to `dtype`; roundings to that type before are the same one."""
+    while isinstance(value, Cast) and ops.register_class(value.arg.dtype) == "f32":
+        if value.dtype != dtype and value.arg.dtype != dtype:
+            return value
+        value = value.arg
+    return value
 
 
 def _scatter(scope: Scope, buffer: str, index: Expr, kind: str, stored: str) -> str:

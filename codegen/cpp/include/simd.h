@@ -308,9 +308,19 @@ template <int N> ULL_FN ull_u32<N> ull_bf16_rounded(ull_f32<N> x) {
     return ull_select<N>(ull_mask<N>(x != x), u | 0x400000u, r);
 }
 template <int N> ULL_FN ull_v<ull_u16, N> ull_bf16_bits(ull_f32<N> x) {
+#if defined(__AVX512BF16__)
+    if constexpr (N == 16) { /* one instruction; it takes subnormal numbers as zeros, as products of pairs do */
+        ull_v<ull_u16, 16> r;
+        __asm__("vcvtneps2bf16 %1, %0" : "=v"(r) : "v"(x));
+        return r;
+    }
+#endif
     return ull_convert<ull_u16, N>(ull_bf16_rounded<N>(x) >> 16);
 }
 template <int N> ULL_FN ull_f32<N> ull_round_bf16(ull_f32<N> x) {
+#if defined(__AVX512BF16__)
+    if constexpr (N == 16) return ull_from_bf16<16>(ull_bf16_bits<16>(x));
+#endif
     return ull_bits<ull_f32<N>>(ull_bf16_rounded<N>(x) & 0xffff0000u);
 }
 
