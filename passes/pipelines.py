@@ -23,6 +23,7 @@ from ullage.passes.fuse.state_products import StateProducts
 from ullage.passes.manager import Instrument, Pass, PassManager, Rewrite, parse_pipeline
 from ullage.passes.quantize.bfloat16 import Bfloat16
 from ullage.passes.quantize.int8 import Int8
+from ullage.passes.quantize.residuals import NarrowResiduals
 from ullage.passes.quantize.weight_only import WeightOnly
 from ullage.passes.split.group_norms import SplitGroupNorms
 
@@ -59,7 +60,8 @@ CLEAN: tuple[Line, ...] = (
 PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN}
 _KINDS = (
     Attention, BatchNorm, Bfloat16, Canonicalize, CommonSubexpressions, DeadCode, FlattenProducts, FoldConstants, Int8,
-    MergeLinear, Recurrences, Simplify, SpelledNorms, SplitGroupNorms, StateProducts, Views, WeightOnly,
+    MergeLinear, NarrowResiduals, Recurrences, Simplify, SpelledNorms, SplitGroupNorms,
+    StateProducts, Views, WeightOnly,
 )  # fmt: skip
 KNOWN: dict[str, type[Pass]] = {kind.name: kind for kind in _KINDS}
 

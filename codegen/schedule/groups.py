@@ -144,7 +144,7 @@ class Grouping:
             return len(outputs) <= 1
         value, other = outputs
         narrower = fake(other).dtype.itemsize < fake(value).dtype.itemsize
-        return _converted(other) is value or (narrower and self._follows(other, value, members))
+        return narrower and self._follows(other, value, members)
 
     def _follows(self, node: Node, value: Node, members: frozenset[Node]) -> bool:
         """Whether a member is computed from one other member's value alone."""
@@ -260,11 +260,6 @@ class Grouping:
             done.add(id(ready))
             ordered.append(ready)
         return tuple(ordered)
-
-
-def _converted(node: Node) -> object:
-    """What a node converts to another type, if that is what it does."""
-    return node.args[0] if node.target is aten._to_copy.default else None
 
 
 def _elements(node: Node) -> int:

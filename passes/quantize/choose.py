@@ -3,8 +3,9 @@
 First in bfloat16; if all of it stays within the error, as much as possible of that in int8. Of each scheme all
 candidates are taken if they stay within the error together. Else each one's error alone is foreseen; errors of
 independent roundings add in squares, so candidates are ranked by squared error per gain, and the longest prefix of
-that order whose joint error is within bounds is found by bisection. What is reported is measured on the graph that is
-used; should that be more than was foreseen and allowed, the last ones are taken back.
+that order whose joint error is within bounds is found by bisection. Residuals follow, if the error is still within
+bounds with them. What is reported is measured on the graph that is used; should that be more than was foreseen and
+allowed, the last ones are taken back.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ullage.passes.quantize import int8
 from ullage.passes.quantize.int8 import Range
 from ullage.passes.quantize.measure import Arguments, Results, Sample, relative_error, run_as_kernels
 from ullage.passes.quantize.names import Scheme
+from ullage.passes.quantize.residuals import NarrowResiduals
 from ullage.passes.quantize.schemes import (
     Option,
     is_lossy,
@@ -60,9 +62,10 @@ class Judge:
         exact = [run_as_kernels(model, sample, watch=watch) for sample in samples]
         return Judge(model, samples, exact, ranges, progress)
 
-    def narrowed(self, passes: Sequence[Pass]) -> Narrowed:
-        """The model rewritten by lossy passes."""
-        model, rewrites = PassManager((*passes, CommonSubexpressions())).run(self.model)
+    def narrowed(self, passes: Sequence[Pass], residuals: bool) -> Narrowed:
+        """The model rewritten by lossy passes, perhaps with residuals in bfloat16."""
+        last = (NarrowResiduals(),) if residuals else ()
+        model, rewrites = PassManager((*passes, CommonSubexpressions(), *last)).run(self.model)
         return model, [r for r in rewrites if is_lossy(r.pass_name)]
 
     def error(self, options: Sequence[Option]) -> float:
@@ -88,10 +91,11 @@ def chosen(
     if len(taken) == len(options):
         taken += _most(judge, taken, options_of("int8", model, judge.ranges), allowed)
     while taken:
-        rewritten, rewrites = judge.narrowed(passes_of(taken))
-        reached = judge.measured(rewritten)
-        if reached <= allowed:
-            return rewritten, [replace(rewrite, error=reached) for rewrite in rewrites]
+        for residuals in (True, False):
+            rewritten, rewrites = judge.narrowed(passes_of(taken), residuals)
+            reached = judge.measured(rewritten)
+            if reached <= allowed:
+                return rewritten, [replace(rewrite, error=reached) for rewrite in rewrites]
         taken = taken[: len(taken) * 3 // 4]
     return model, []
 
@@ -99,7 +103,7 @@ def chosen(
 def forced(model: CapturedModel, scheme: Scheme, samples: Sequence[Sample]) -> tuple[Narrowed, float]:
     """The model with every candidate of a scheme rewritten, and the relative error of that, whatever it is."""
     judge = Judge.of(model, samples, lambda done: None)
-    rewritten, rewrites = judge.narrowed(passes_of_all(scheme, model, judge.ranges))
+    rewritten, rewrites = judge.narrowed(passes_of_all(scheme, model, judge.ranges), residuals=True)
     reached = judge.measured(rewritten)
     return (rewritten, [replace(rewrite, error=reached) for rewrite in rewrites]), reached
 

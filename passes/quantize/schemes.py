@@ -17,12 +17,13 @@ from ullage.passes.quantize.bfloat16 import Bfloat16
 from ullage.passes.quantize.int8 import Int8, Range
 from ullage.passes.quantize.measure import Rounding
 from ullage.passes.quantize.names import Scheme
+from ullage.passes.quantize.residuals import NarrowResiduals
 from ullage.passes.quantize.weight_only import WeightOnly
 
 _MULTIPLICATIONS_OF_AN_ELEMENT = 16
 """Reading four bytes from memory takes about as long as so many multiplications (a machine's balance)."""
 _PASSES: Mapping[str, type[Bfloat16] | type[Int8]] = {"bfloat16": Bfloat16, "int8": Int8}
-_LOSSY = frozenset({Bfloat16.name, Int8.name, WeightOnly.name})
+_LOSSY = frozenset({Bfloat16.name, Int8.name, NarrowResiduals.name, WeightOnly.name})
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from tests.codegen.schedule.whole_flow import results, running
 from tests.passes.quantize.narrow_models import captured, case, lossy, samples
 from ullage.graph.show import show
 from ullage.passes.clean.common_subexpressions import CommonSubexpressions
+from ullage.passes.clean.dead_code import DeadCode
 from ullage.passes.instruments import Verify
 from ullage.passes.manager import PassManager
 from ullage.passes.pipelines import parse
@@ -36,12 +37,13 @@ def test_candidates_are_attention_and_products_of_pairs_with_constant_weights(na
 
 
 @pytest.mark.parametrize("name", ["text", "image", "residual", "pyramid", "heads", "attention"])
-def test_the_foreseen_error_is_that_of_the_compiled_model(name: str) -> None:
+def test_the_foreseen_error_is_that_of_the_compiled_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounding operands in eager, the rewritten graph, and the kernels agree to float32's precision.
 
     The weights of a softmax are rounded before they are divided by their sum, relative to other maxima of the scores in
-    eager, and not at all by processors without products of pairs.
+    eager, and not at all by processors without products of pairs. Residuals are left as they are.
     """
+    monkeypatch.setattr(choose, "NarrowResiduals", DeadCode)
     module, inputs = case(name)
     model = captured(module, inputs)
     (sample,) = samples(model, inputs)
@@ -169,8 +171,9 @@ def test_weights_take_half_the_bytes() -> None:
     assert half.weight_bytes < 0.6 * whole.weight_bytes and half.minimum_bytes < whole.minimum_bytes
 
 
-def test_a_result_in_two_types_lies_over_the_residual() -> None:
+def test_a_result_in_two_types_lies_over_the_residual(monkeypatch: pytest.MonkeyPatch) -> None:
     """One kernel per block stores both, and needs no more memory for the residual than before."""
+    monkeypatch.setattr(choose, "NarrowResiduals", DeadCode)
     steps = lossy(*case("residual"), scheme="bfloat16").scheduled.schedule.steps
     both = [step for step in steps if isinstance(step, Step) and sum(o.access == "w" for o in step.operands) == 2]
     assert len(both) == 4 and all(step.inplace for step in both[1:])
