@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from torch.fx import Node
 
 from ullage.codegen.loops.ir import Const
-from ullage.codegen.lower.table import aten, fake
+from ullage.codegen.lower.scans import scan_node
+from ullage.codegen.lower.table import TABLE, aten, fake
 from ullage.codegen.lower.templates import ATTENTION, CONVOLUTIONS, LINEARS
 from ullage.codegen.lower.values import View
 from ullage.codegen.lower.views import Permute, Reshape, root, view_op, view_source
@@ -39,7 +40,12 @@ class Layouts:
         return self._read_by_linear(node) or self._followed(node, views) or self._permuted(node) or plain
 
     def _read_by_linear(self, node: Node) -> Order | None:
-        """The order in which a linear reads the node without a copy, if it sees it permuted."""
+        """The order in which a linear reads the node without a copy, if it sees it permuted.
+
+        Products and reductions over rows write whole rows: turning these on the way would cost more than a copy.
+        """
+        if node in self._anchors or self._ends_rows(node):
+            return None
         for user in node.users:
             if view_source(user) is None or not isinstance(view := view_op(user), Permute):
                 continue
@@ -48,6 +54,10 @@ class Layouts:
             ):
                 return view.dims
         return None
+
+    def _ends_rows(self, node: Node) -> bool:
+        members = self._members.get(node, ())
+        return any(TABLE.kind(n) == "reduce" for n in members) and not any(map(scan_node, members))
 
     def _feeds_convolution(self, node: Node) -> bool:
         """Whether a convolution reads the node, perhaps with zeros around it."""

@@ -122,3 +122,21 @@ def test_outputs_that_are_inputs_views_or_repeats_are_copied() -> None:
     outputs = [s.name for s in scheduled.schedule.storages if s.kind == "output"]
     assert outputs == [t.name for t in scheduled.outputs] and len(outputs) == 5
     check(scheduled, module, inputs)
+
+
+def test_arithmetic_writes_what_a_linear_reads_turned() -> None:
+    module = Function(lambda m, x: F.linear((x * 2).tanh().transpose(1, 2), m.w), w=torch.randn(4, 24))
+    inputs = (torch.randn(2, 24, 17),)
+    scheduled = schedule(module, inputs)
+    assert len(names(scheduled)) == 2 and not copies(scheduled)
+    check(scheduled, module, inputs)
+
+
+def test_a_constant_times_a_turned_matrix_is_a_linear() -> None:
+    module = Function(
+        lambda m, x: F.softplus(m.w @ x.transpose(1, 2) + m.b), w=torch.randn(33, 24), b=torch.randn(33, 1)
+    )
+    inputs = (torch.randn(2, 17, 24),)
+    scheduled = schedule(module, inputs)
+    assert [g.kind for g in scheduled.groups] == ["template"] and len(scheduled.groups[0].nodes) == 2
+    check(scheduled, module, inputs)
