@@ -63,9 +63,10 @@ def _compare(found: Any, expected: Any) -> None:
 def _quantized(path: Path, kind: int, threads: int) -> Path:
     """The model in another type, in place of the one in float32."""
     target = path.with_suffix(".quantized.gguf")
-    params = llama_cpp.llama_model_quantize_default_params()
+    params: Any = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.nthread = kind, threads
-    if llama_cpp.llama_model_quantize(str(path).encode(), str(target).encode(), ctypes.byref(params)) != 0:
+    reference: Any = ctypes.byref(params)
+    if llama_cpp.llama_model_quantize(str(path).encode(), str(target).encode(), reference) != 0:
         raise UllageError("llama.cpp did not quantize the model.")
     path.unlink()
     return target
