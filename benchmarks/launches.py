@@ -22,10 +22,13 @@ from benchmarks.kernels import Bench
 from benchmarks.zoo import sample
 from ullage.bench import as_array
 from ullage.calling import Convention
+from ullage.codegen.schedule.build import Scheduled
+from ullage.codegen.templates import Conv2d, Gemm
 from ullage.flow import Source, capture, prepare
 from ullage.options import CompileOptions
 from ullage.plan.plan import Launch
 from ullage.plan.sizes import evaluate
+from ullage.plan.steps import Step
 from ullage.runtime.load import load
 from ullage.scratch import Scratch
 from ullage.target import Target, available_threads
@@ -38,9 +41,10 @@ _REACHED = 0.9
 
 @dataclass(frozen=True)
 class Line:
-    """One launch: what it computes, its work, and its median seconds."""
+    """One launch: what it computes, its work, and its median seconds; `product`: a matrix product or convolution."""
 
     name: str
+    product: bool
     tasks: int
     flops: int
     bytes: int
@@ -72,11 +76,13 @@ class Profile:
 
     @property
     def large_products(self) -> list[float]:
-        """Fractions of the peak of the launches above 20 million multiply-adds that operations bound, ascending."""
+        """Fractions of the peak of the products above 20 million operations that these bound, ascending."""
         return sorted(
             line.flops / line.seconds / self.flops_per_s
             for line in self.lines
-            if line.flops > _LARGE_FLOPS and line.flops / self.flops_per_s >= line.bytes / self.bytes_per_s
+            if line.product
+            and line.flops > _LARGE_FLOPS
+            and line.flops / self.flops_per_s >= line.bytes / self.bytes_per_s
         )
 
     def summary(self) -> str:
@@ -138,17 +144,19 @@ def profile(
             whole.append(runner.stats()["seconds"])
             profiles.append([seconds for _, seconds in runner.profile(**arrays)])
     seconds = [statistics.median(column) for column in zip(*profiles, strict=True)]
-    steps = prepared.scheduled.schedule.steps
     lines = tuple(
-        _line(steps[command.step], command, took)
+        _line(prepared.scheduled, command, took)
         for command, took in zip(plan.commands, seconds, strict=True)
         if isinstance(command, Launch)
     )
     return Profile(name, lines, statistics.median(whole), threads * peak_flops_per_s(), threads * copy_bytes_per_s())
 
 
-def _line(step: Any, command: Launch, seconds: float) -> Line:
-    return Line(step.name, evaluate(command.tasks, {}), getattr(step, "flops", 0), getattr(step, "bytes", 0), seconds)
+def _line(scheduled: Scheduled, command: Launch, seconds: float) -> Line:
+    step = scheduled.schedule.steps[command.step]
+    assert isinstance(step, Step)
+    product = isinstance(scheduled.specs[step.kernel], Gemm | Conv2d)
+    return Line(step.name, product, evaluate(command.tasks, {}), step.flops, step.bytes, seconds)
 
 
 def peak_flops_per_s() -> float:
