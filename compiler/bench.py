@@ -110,9 +110,8 @@ class _Worker:
         self._process.communicate()
 
     def measure(self) -> None:
-        """One run that counts, once the threads of the others have stopped spinning and the caches are this one's."""
+        """One turn, once the threads of the others have stopped spinning."""
         time.sleep(_SETTLE_SECONDS)
-        self.ask("run")
         self.seconds.append(self.ask("run").get("seconds", float("nan")))
 
     def answer(self) -> dict[str, Any]:
@@ -223,7 +222,7 @@ def as_array(tensor: torch.Tensor) -> Any:
 
 
 def run_rounds(jobs: Sequence[Job], rounds: int) -> list[Row]:
-    """Start all systems one after another, then let each run once per round; outputs are left in the job's folder."""
+    """Start all systems one after another, then give each a turn per round; outputs are left in the job's folder."""
     with ExitStack() as stack:
         rows: list[Row] = []
         ready: list[_Worker] = []

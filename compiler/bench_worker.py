@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,9 @@ from ullage.overhead import resident_high_water_bytes
 
 SYSTEMS = ("eager", "inductor", "onnxruntime", "openvino", "llamacpp")
 Call = Callable[[], Mapping[str, Any]]
+_WARM_SECONDS = 0.05
+_TURN_SECONDS = 0.1
+"""A turn is runs that are not counted, until threads and caches are this system's, then the median of such as are."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def main(job: Job, answers: IO[str]) -> None:
         system = _LOADERS[job.system](job)
         system.call()
         _forget_high_water()
-        outputs = system.call()
+        system.call()
     except ModuleNotFoundError as error:
         return say(status=f"missing: package {error.name} is not installed")
     except Exception as error:
@@ -76,12 +80,23 @@ def main(job: Job, answers: IO[str]) -> None:
     for line in sys.stdin:
         if line.strip() == "end":
             break
-        start = time.perf_counter()
-        outputs = system.call()
-        say(status="ok", seconds=time.perf_counter() - start)
+        _seconds_of_runs(system.call, _WARM_SECONDS)
+        say(status="ok", seconds=statistics.median(_seconds_of_runs(system.call, _TURN_SECONDS)))
+    outputs = system.call()
     peak = resident_high_water_bytes() - system.baseline_bytes
     write_arrays(Path(job.folder) / f"{job.system}.npz", {name: _array(value) for name, value in outputs.items()})
     say(status="ok", peak_bytes=max(0, peak), bytes_read=system.bytes_read())
+
+
+def _seconds_of_runs(call: Call, total_seconds: float) -> list[float]:
+    """How long each of the runs takes that fill so many seconds; at least one."""
+    begin = time.perf_counter()
+    taken: list[float] = []
+    while not taken or time.perf_counter() - begin < total_seconds:
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return taken
 
 
 def _forget_high_water() -> None:
