@@ -96,6 +96,8 @@ def chosen(
             reached = judge.measured(rewritten)
             if reached <= allowed:
                 return rewritten, [replace(rewrite, error=reached) for rewrite in rewrites]
+            if all(rewrite.pass_name != NarrowResiduals.name for rewrite in rewrites):
+                break
         taken = taken[: len(taken) * 3 // 4]
     return model, []
 

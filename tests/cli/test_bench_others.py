@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ullage.bench_export import Spelled, export_onnx, to_openvino
+from ullage.bench_worker import _seconds_of_runs
 from ullage.cli import main
 from ullage.errors import InputError
 
@@ -158,3 +159,14 @@ def test_llama_fails_by_itself(
     rows = bench(capsys, "tests.small_models:perceptron", "--against", "llamacpp")
     assert rows["llamacpp"]["status"] == "missing: package llama_cpp is not installed"
     assert rows["ullage"]["status"] == "ok"
+
+
+def test_a_turn_has_one_run_at_least_and_as_many_as_fit() -> None:
+    calls: list[int] = []
+
+    def call() -> dict[str, Any]:
+        calls.append(len(calls))
+        return {}
+
+    assert len(_seconds_of_runs(call, 0.0)) == len(calls) == 1
+    assert len(_seconds_of_runs(call, 0.01)) == len(calls) - 1 > 1

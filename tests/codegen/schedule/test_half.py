@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.codegen.schedule.models import VOCABULARY, Decoder, Encoder, convolutions
-from tests.codegen.schedule.scheduling import Tensors
+from tests.codegen.schedule.scheduling import Function, Tensors
 from tests.codegen.schedule.whole_flow import error, prepared, results, running, tensors
 from ullage.codegen.schedule.build import build_schedule
 from ullage.frontends.load import load_model
@@ -98,3 +98,18 @@ def test_attention_in_pairs_counts_as_half_the_operations(isa: str) -> None:
         steps = build_schedule(captured, Target("cpu", isa, 2)).schedule.steps
         flops.append(max(step.flops for step in steps if isinstance(step, Step)))
     assert flops[0] == flops[1] * (2 if isa == "avx512_bf16" else 1)
+
+
+def test_rounding_to_bfloat16_is_torch_s_for_normal_numbers() -> None:
+    """To the nearest, ties to even, in whole vectors and in the rest; infinities and NaN stay."""
+    upper = torch.arange(1 << 16, dtype=torch.int32) << 16
+    lower = torch.tensor([0x0000, 0x7FFF, 0x8000, 0x8001, 0xFFFF], dtype=torch.int32)
+    x = (upper[:, None] | lower).flatten().view(torch.float32)
+    x = torch.cat([x[(x.abs() >= 2.0**-126) | x.isnan()], torch.tensor([0.0, -0.0, 1.00390625])])
+    module = Function(lambda _, value: value.to(torch.bfloat16))
+    with running(prepared(module, (x,))) as runner:
+        (found,) = results(runner, (x,))
+    wanted = x.to(torch.bfloat16)
+    assert torch.equal(found.isnan(), wanted.isnan())
+    kept = ~wanted.isnan()
+    assert torch.equal(found[kept].view(torch.int16), wanted[kept].view(torch.int16))
