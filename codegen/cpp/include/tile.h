@@ -21,7 +21,7 @@ ULL_FN float ull_widen_one(const ull_f16 *p) { return ull_from_f16<1>(p->bits); 
 /* c += the dot products of the four uint8 in each lane of a and the four int8 of b, exactly. */
 typedef ull_i32<ULL_LANES> ull_ints;
 #if defined(ULL_DOT_INT8)
-ULL_FN void ull_dot_fours(ull_ints &c, ull_f32<16> a, ull_f32<16> b) {
+template <class I, class V> ULL_FN void ull_dot_fours(I &c, V a, V b) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
 }
 #else

@@ -6,9 +6,17 @@ from dataclasses import dataclass, replace
 
 from ullage.codegen.cpp.templates.conv_taps import Taps, conv_taps
 from ullage.codegen.cpp.templates.early import fetch_rows
-from ullage.codegen.cpp.templates.gemm import emit_gemm, vector_variants
+from ullage.codegen.cpp.templates.gemm import emit_gemm
 from ullage.codegen.cpp.templates.row_epilogue import RowEpilogue
-from ullage.codegen.cpp.templates.tile import ELEMENT, ROW_POINTERS, TileSet, full_rows, row_variants, storage
+from ullage.codegen.cpp.templates.tile import (
+    ELEMENT,
+    ROW_POINTERS,
+    TileSet,
+    full_rows,
+    output_variants,
+    row_variants,
+    storage,
+)
 from ullage.codegen.cpp.templates.tile_counts import RowBlocks, ceil_div, combine, fold, known, row_blocks, to_size
 from ullage.codegen.cpp.templates.tile_epilogue import Epilogue, most_nodes, used
 from ullage.codegen.cpp.templates.tile_kernel import (
@@ -208,7 +216,7 @@ def _plan(spec: Conv2d, row_epilogue: RowEpilogue) -> _Plan:
     full = full_rows(target, width // target.lanes, _tiling(spec).rows)
     tiles = TileSet(
         rows=row_variants(full, known(rows)),
-        vectors=vector_variants(spec.weight.n, width, target.lanes),
+        outputs=output_variants(spec.weight.n, width, storage(spec.weight), target),
         lanes=target.lanes,
         width=width,
         weight=storage(spec.weight),
@@ -319,7 +327,6 @@ def _task(plan: _Plan) -> list[str]:
         f"const ull_i64 group = all / {weight.tiles_per_group}, n_limit = (group + 1) * {weight.n};",
         f"const ull_i64 n_begin = group * {weight.n} + all % {weight.tiles_per_group} * {weight.nr};",
         f"const ull_i64 n_end = n_begin + {weight.nr} < n_limit ? n_begin + {weight.nr} : n_limit;",
-        *plan.tiles.choose_vectors("n_end - n_begin"),
         f"const {ELEMENT[storage(weight)]} *const weights = (const {ELEMENT[storage(weight)]} *)"
         f"((const char *){plan.names.buffers['w']} + tile * {weight.tile_bytes});",
         "const int *const phase = phases[block / BLOCKS];",

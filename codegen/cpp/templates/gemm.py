@@ -6,7 +6,15 @@ from dataclasses import dataclass, replace
 
 from ullage.codegen.cpp.templates.early import fetch_rows
 from ullage.codegen.cpp.templates.row_epilogue import RowEpilogue
-from ullage.codegen.cpp.templates.tile import ELEMENT, ROW_POINTERS, TileSet, full_rows, row_variants, storage
+from ullage.codegen.cpp.templates.tile import (
+    ELEMENT,
+    ROW_POINTERS,
+    TileSet,
+    full_rows,
+    output_variants,
+    row_variants,
+    storage,
+)
 from ullage.codegen.cpp.templates.tile_counts import (
     CHUNK_STEPS,
     RowBlocks,
@@ -138,12 +146,13 @@ def _plan(spec: Gemm, row_epilogue: RowEpilogue) -> _Plan:
     width = spec.weight.nr if spec.weight else target.panel_width
     codes = spec.weight.codes if spec.weight else None
     full = full_rows(target, width // target.lanes, spec.tiling.rows, codes)
+    kind = storage(spec.weight) if spec.weight else "float32"
     tiles = TileSet(
         rows=row_variants(full, known(m)),
-        vectors=vector_variants(known(n), width, target.lanes),
+        outputs=output_variants(known(n), width, kind, target),
         lanes=target.lanes,
         width=width,
-        weight=storage(spec.weight) if spec.weight else "float32",
+        weight=kind,
         target=target,
         codes=codes,
     )
@@ -157,15 +166,6 @@ def _plan(spec: Gemm, row_epilogue: RowEpilogue) -> _Plan:
 
 def _block_rows(spec: Gemm) -> int:
     return spec.tiling.block_rows or (_BLOCK_ROWS if spec.weight else _PACKED_BLOCK_ROWS)
-
-
-def vector_variants(n: int | None, width: int, lanes: int) -> tuple[int, ...]:
-    """Vector counts of the panels: all of them where n is unknown, else those of full panels and of the last."""
-    most = width // lanes
-    if n is None:
-        return tuple(range(1, most + 1))
-    last = -(-(n % width) // lanes)
-    return tuple(sorted({most if n >= width else last, last} - {0}))
 
 
 def _body(plan: _Plan) -> list[str]:
@@ -184,7 +184,6 @@ def _body(plan: _Plan) -> list[str]:
         *indent(_task(plan)),
         "  const ull_i64 m_begin = block * BLOCK, m_end = m_begin + BLOCK < M ? m_begin + BLOCK : M;",
         f"  const ull_i64 n_end = n_begin + {width} < N ? n_begin + {width} : N;",
-        *indent(tiles.choose_vectors("n_end - n_begin")),
         "  for (ull_i64 k = 0; k < K; k += STEP) {",
         "    const ull_i64 steps = k + STEP < K ? STEP : K - k;",
         *indent(_panel(plan), 4),

@@ -15,6 +15,7 @@ ROW_POINTERS = 8
 PAIRS, FOURS = "pairs", "fours"
 """Storage of panels whose words are pairs of bfloat16, or fours of int8: they are moved like floats."""
 CODES = "codes"
+_HALVED_LANES = 16
 WORDS = frozenset({PAIRS, FOURS, CODES})
 ELEMENT = {
     "float32": "float", "float16": "ull_u16", "bfloat16": "ull_u16", PAIRS: "float", FOURS: "float", CODES: "ull_u8",
@@ -39,10 +40,11 @@ _LOAD = {
 
 @dataclass(frozen=True, slots=True)
 class TileShape:
-    """`rows` of activations times `vectors` vectors of outputs, out of panels [k][width] of words `weight`."""
+    """`rows` of activations times `outputs`, whole vectors but perhaps the last, which may be half a vector, out of
+    panels [k][width] of words `weight`."""
 
     rows: int
-    vectors: int
+    outputs: int
     lanes: int
     width: int
     weight: str
@@ -52,20 +54,33 @@ class TileShape:
     def name(self) -> str:
         """The C++ name of the function; equal shapes share one function per translation unit."""
         kind = self.weight if self.codes is None else f"codes{self.codes.bits}_by_{self.codes.group}"
-        return f"tile_{self.rows}x{self.vectors}_of_{self.width}_{kind}"
+        return f"tile_{self.rows}x{self.outputs}_of_{self.width}_{kind}"
 
     @property
-    def sums(self) -> str:
+    def vectors(self) -> int:
+        """Vectors of outputs, half of one included."""
+        return -(-self.outputs // self.lanes)
+
+    def lanes_of(self, vector: int) -> int:
+        """Lanes that are computed of a vector of outputs."""
+        return min(self.lanes, self.outputs - vector * self.lanes)
+
+    def sums(self, lanes: int) -> str:
         """The C++ type of a vector of sums."""
-        return f"ull_{'i32' if self.weight == FOURS else 'f32'}<{self.lanes}>"
+        return f"ull_{'i32' if self.weight == FOURS else 'f32'}<{lanes}>"
+
+    def whole(self, sums: str, vector: int) -> str:
+        """C++ text of a whole vector of sums, zero beyond those that are computed."""
+        lanes = self.lanes_of(vector)
+        return sums if lanes == self.lanes else f"ull_join<{self.lanes}>({sums}, {self.sums(lanes)}{{}})"
 
 
 @dataclass(frozen=True, slots=True)
 class TileSet:
-    """The tiles that one kernel needs: row counts (ascending; a call is rounded up to the next) × vector counts."""
+    """The tiles that one kernel needs: row counts × output counts (ascending; a call is rounded up)."""
 
     rows: tuple[int, ...]
-    vectors: tuple[int, ...]
+    outputs: tuple[int, ...]
     lanes: int
     width: int
     weight: str
@@ -93,28 +108,26 @@ class TileSet:
         loaded = f"ull_load<float, {self.lanes}>({at})"
         return self.rounded(f"ull_bits<ull_i32<{self.lanes}>>({loaded})") if self.weight == FOURS else loaded
 
+    def outputs_for(self, outputs: int) -> int:
+        """Outputs of the tile that computes so many."""
+        return next(enough for enough in self.outputs if enough >= outputs)
+
     def shapes(self) -> Iterator[TileShape]:
         """All shapes of the set."""
-        for vectors in self.vectors:
+        for outputs in self.outputs:
             for rows in self.rows:
-                yield TileShape(rows, vectors, self.lanes, self.width, self.weight, self.codes)
+                yield TileShape(rows, outputs, self.lanes, self.width, self.weight, self.codes)
 
     def functions(self) -> str:
         """The C++ functions, each guarded so that kernels in one file share them."""
         return "\n".join(tile_function(shape) for shape in self.shapes())
 
-    def choose_vectors(self, outputs: str) -> list[str]:
-        """Lines that set the C++ variable `vectors` for a number of outputs, where there is a choice."""
-        if len(self.vectors) == 1:
-            return []
-        return [f"const ull_i64 vectors = ({outputs} + {self.lanes - 1}) / {self.lanes};"]
-
     def call(self, arguments: str, prefix: str = "") -> list[str]:
-        """Lines that run the tile for the C++ variables `rows` and `vectors` on `arguments`."""
+        """Lines that run the tile for the C++ variables `rows`, `n_begin` and `n_end` on `arguments`."""
         lines: list[str] = []
         for shape in self.shapes():
             tests = [f"rows <= {shape.rows}"] if shape.rows != self.rows[-1] else []
-            tests += [f"vectors == {shape.vectors}"] if shape.vectors != self.vectors[-1] else []
+            tests += [f"n_end - n_begin <= {shape.outputs}"] if shape.outputs != self.outputs[-1] else []
             lead = "else " if lines else ""
             condition = f"if ({' && '.join(tests)}) " if tests else ""
             lines.append(f"{lead}{condition}{prefix}{shape.name}({arguments});")
@@ -128,6 +141,20 @@ def full_rows(target: Target, vectors: int, most: int = ROW_POINTERS, codes: Cod
     """
     sums, taken = (vectors, vectors + 2) if codes is None else (2 * vectors, vectors + 4)
     return max(1, min(most, ROW_POINTERS, (target.registers - taken) // sums))
+
+
+def output_variants(n: int | None, width: int, weight: str, target: Target) -> tuple[int, ...]:
+    """Outputs of the tiles: any whole vectors where n is unknown, else those of full panels and of the last one.
+
+    A last vector that needs at most half of its lanes is half a vector: vectors of 16 lanes may take two cycles.
+    """
+    lanes = target.lanes
+    if n is None:
+        return tuple(range(lanes, width + 1, lanes))
+    halves = lanes == _HALVED_LANES and weight != CODES and (weight != FOURS or target.dots_int8)
+    unit = lanes // 2 if halves else lanes
+    last = -(-(n % width) // unit) * unit
+    return tuple(sorted({width if n >= width else last, last} - {0}))
 
 
 def row_variants(full: int, m: int | None) -> tuple[int, ...]:
@@ -153,13 +180,13 @@ def tile_function(shape: TileShape) -> str:
 def tile_body(shape: TileShape, name: str, parameters: str, finish: Iterable[str]) -> Iterator[str]:
     """Lines of a C++ function that forms the sums `c{row}_{vector}` of a tile and then runs the lines `finish`."""
     element = ELEMENT[shape.weight]
-    rows, vectors = range(shape.rows), range(shape.vectors)
+    rows = range(shape.rows)
     yield (
         f"static __attribute__((noinline)) void {name}(const float *const *a, const {element} *const *b, "
         f"ull_i64 segments, ull_i64 length, {parameters}) {{"
     )
-    for r in rows:
-        yield f"  {shape.sums} {', '.join(f'c{r}_{v} = {{}}' for v in vectors)};"
+    for r, v in _cells(shape):
+        yield f"  {shape.sums(shape.lanes_of(v))} c{r}_{v} = {{}};"
     yield f"  for (ull_i64 s = 0; s < segments; ++s, a += {ROW_POINTERS}) {{"
     yield f"    const {element} *p = b[s];"
     yield f"    const float {', '.join(f'*a{r} = a[{r}]' for r in rows)};"
@@ -172,20 +199,23 @@ def tile_body(shape: TileShape, name: str, parameters: str, finish: Iterable[str
 
 def _steps(shape: TileShape) -> Iterator[str]:
     """Lines that add the products of one segment."""
-    lanes, rows, vectors = shape.lanes, range(shape.rows), range(shape.vectors)
+    lanes, vectors = shape.lanes, range(shape.vectors)
     yield f"for (ull_i64 k = 0; k < length; ++k, p += {shape.width}) {{"
     for v in vectors:
-        yield f"  const ull_f32<{lanes}> b{v} = {load_vector(shape.weight, lanes, f'p + {v * lanes}')};"
-    for r in rows:
-        sums = " ".join(_multiply_add(shape, f"c{r}_{v}", f"b{v}") for v in vectors)
+        own = shape.lanes_of(v)
+        yield f"  const ull_f32<{own}> b{v} = {load_vector(shape.weight, own, f'p + {v * lanes}')};"
+    for r in range(shape.rows):
+        sums = " ".join(_multiply_add(shape, r, v) for v in vectors)
         yield f"  {{ const ull_f32<{lanes}> x = ull_splat<{lanes}>(a{r}[k]); {sums} }}"
     yield "}"
 
 
-def _multiply_add(shape: TileShape, c: str, b: str) -> str:
+def _multiply_add(shape: TileShape, row: int, vector: int) -> str:
+    c, b, lanes = f"c{row}_{vector}", f"b{vector}", shape.lanes_of(vector)
+    x = "x" if lanes == shape.lanes else f"ull_low_half<{shape.lanes}>(x)"
     if shape.weight in WORDS:
-        return f"ull_dot_{shape.weight}({c}, x, {b});"
-    return f"{c} = ull_fma<{shape.lanes}>(x, {b}, {c});"
+        return f"ull_dot_{shape.weight}({c}, {x}, {b});"
+    return f"{c} = ull_fma<{lanes}>({x}, {b}, {c});"
 
 
 def load_vector(dtype: str, lanes: int, at: str) -> str:
@@ -193,22 +223,28 @@ def load_vector(dtype: str, lanes: int, at: str) -> str:
     return _LOAD[dtype].format(lanes=lanes, at=at)
 
 
-def _places(shape: TileShape) -> list[tuple[str, str]]:
-    cells = [(r, v) for r in range(shape.rows) for v in range(shape.vectors)]
-    return [(f"c{r}_{v}", f"c + {r * shape.width + v * shape.lanes}") for r, v in cells]
+def _cells(shape: TileShape) -> list[tuple[int, int]]:
+    return [(r, v) for r in range(shape.rows) for v in range(shape.vectors)]
 
 
-def _add(shape: TileShape) -> list[str]:
-    sums = [
-        f"  {name} += {_cast(shape.sums, shape, f'ull_load<float, {shape.lanes}>({at})')};"
-        for name, at in _places(shape)
-    ]
-    return ["if (more) {", *sums, "}"]
+def _place(shape: TileShape, row: int, vector: int) -> str:
+    return f"c + {row * shape.width + vector * shape.lanes}"
 
 
-def _store(shape: TileShape) -> list[str]:
+def _add(shape: TileShape) -> Iterator[str]:
+    yield "if (more) {"
+    for r, v in _cells(shape):
+        lanes = shape.lanes_of(v)
+        kept = f"ull_load<float, {lanes}>({_place(shape, r, v)})"
+        yield f"  c{r}_{v} += {_cast(shape.sums(lanes), shape, kept)};"
+    yield "}"
+
+
+def _store(shape: TileShape) -> Iterator[str]:
     floats = f"ull_f32<{shape.lanes}>"
-    return [f"ull_store<float, {shape.lanes}>({at}, {_cast(floats, shape, name)});" for name, at in _places(shape)]
+    for r, v in _cells(shape):
+        sums = _cast(floats, shape, shape.whole(f"c{r}_{v}", v))
+        yield f"ull_store<float, {shape.lanes}>({_place(shape, r, v)}, {sums});"
 
 
 def _cast(to: str, shape: TileShape, text: str) -> str:

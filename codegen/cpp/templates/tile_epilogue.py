@@ -51,13 +51,14 @@ class Epilogue:
         """Whether outputs may end inside a vector."""
         return self.n is None or self.n % self.tiles.lanes > 0
 
-    def _last_vector(self, vectors: int) -> tuple[bool, bool]:
-        """Whether the last vector of panels with so many vectors may be full, and whether it may be cut off."""
+    def _last_vector(self, shape: TileShape) -> tuple[bool, bool]:
+        """Whether the last vector of a tile may be full, and whether it may be cut off."""
         if self.n is None:
             return True, True
-        outputs = self.n % self.tiles.width
-        cut_off = outputs % self.tiles.lanes > 0 and vectors == -(-outputs // self.tiles.lanes)
-        return not cut_off or (self.n > outputs and vectors * self.tiles.lanes == self.tiles.width), cut_off
+        panels = {self.n % self.tiles.width, self.tiles.width if self.n >= self.tiles.width else 0} - {0}
+        seen = [outputs for outputs in panels if self.tiles.outputs_for(outputs) == shape.outputs]
+        whole = shape.vectors * shape.lanes
+        return max(seen) >= whole, min(seen) < whole
 
     def loops(self, m: str, lead: Sequence[str] = ()) -> list[str]:
         """Lines that store `rows` rows of sums at `c`; `m` is C++ text in terms of the row `i` of the tile.
@@ -93,8 +94,8 @@ class Epilogue:
         setups: dict[str, list[str]] = {}
         bodies: list[str] = []
         for v in range(shape.vectors):
-            base, acc = f"(n_begin + {v * shape.lanes})", self.tiles.rounded(f"c{row}_{v}")
-            may_be_full, may_be_cut = self._last_vector(shape.vectors) if v == shape.vectors - 1 else (True, False)
+            base, acc = f"(n_begin + {v * shape.lanes})", self.tiles.rounded(shape.whole(f"c{row}_{v}", v))
+            may_be_full, may_be_cut = self._last_vector(shape) if v == shape.vectors - 1 else (True, False)
             if may_be_full and may_be_cut:
                 bodies.append(f"if (n_end - n_begin >= {(v + 1) * shape.lanes})")
             if may_be_full:

@@ -138,6 +138,11 @@ class Data:
 
 CASES = {
     **{f"{v} vectors": Case((1, 6, 7), 20, 75, padding=(1, 1), vectors=v) for v in (1, 4)},
+    **{
+        f"{kind}, panels that end in half a vector": Case((1, 6, 7), 20, 88, padding=(1, 1), dtype=kind, vectors=3)
+        for kind in ("float32", "bfloat16", "int8")
+    },
+    "at most half a vector": Case((1, 6, 7), 20, 5, padding=(1, 1)),
     "3x3": Case((2, 9, 7), 40, 50, padding=(1, 1)),
     "int8, 3x3": Case((2, 9, 7), 40, 50, padding=(1, 1), dtype="int8", border=128),
     "int8, few channels": Case((1, 15, 13), 4, 20, (7, 7), (2, 2), (3, 3), dtype="int8", border=37),
