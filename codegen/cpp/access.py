@@ -115,6 +115,8 @@ def store_text(scope: Scope, buffer: str, index: Expr, value: Expr) -> str:
         return f"{scope.buffers[buffer]}[{scope.index(to_poly(index))}] = {stored};"
     if buffer in scope.interleaved:
         return f"ull_store<{kind}>({_interleaved_place(scope, buffer, index)}, {stored});"
+    if buffer in scope.stored_tiles:
+        return f"ull_store<{kind}>({scope.stored_tiles[buffer]}, {stored});"
     valid, base = scope.lane.valid, _contiguous_base(scope, index)
     if base is None:
         return _scatter(scope, buffer, index, kind, stored)

@@ -92,14 +92,15 @@ class Blocks:
     """A stack of open blocks.
 
     `changing` names the buffers that the kernel writes: their loads stay where they are. `interleaved` maps local
-    buffers that hold one element per lane at each index to the distance of indices. `tiles` maps loads (by number) to
-    C++ pointers at which their lanes are contiguous.
+    buffers that hold one element per lane at each index to the distance of indices. `tiles` maps loads (by number),
+    and `stored_tiles` buffers with one store, to C++ pointers at which their lanes are contiguous.
     """
 
     def __init__(self, changing: frozenset[str], prefix: str) -> None:
         self.changing = changing
         self.interleaved: dict[str, int] = {}
         self.tiles: dict[int, str] = {}
+        self.stored_tiles: dict[str, str] = {}
         self.numbering = Numbering()
         self.blocks: list[Block] = []
         self.bindings: dict[str, Binding] = {}

@@ -1,4 +1,5 @@
-/* Tiles of strided accesses: element (row, lane) at p[lane * step + row] becomes contiguous over lanes. */
+/* Tiles of strided accesses: element (row, lane) at p[lane * step + row] in memory, at tile[row * lanes + lane] beside it.
+ * Comes after simd.h. */
 #ifndef ULLAGE_TRANSPOSE_H
 #define ULLAGE_TRANSPOSE_H
 
@@ -42,27 +43,96 @@ template <int N, int BIT, class V> ULL_FN void ull_mix(V (&r)[N]) {
             r[i + BIT] = ull_mix_high<N, BIT>(a, b);
         }
 }
-/* N rows of N elements. */
-template <class T, int N> ULL_FN void ull_square(const T *p, ull_i64 step, T *out) {
-    ull_v<T, N> r[N];
+/* Elements in a square of a transposing network: narrow ones travel in 32 bits. */
+template <class T> struct ull_square_type { typedef T type; };
+template <> struct ull_square_type<ull_u16> { typedef unsigned type; };
+template <> struct ull_square_type<short> { typedef unsigned type; };
+template <> struct ull_square_type<ull_u8> { typedef unsigned type; };
+template <> struct ull_square_type<ull_i8> { typedef unsigned type; };
+
+/* to[j * to_step + i] = from[i * from_step + j] for i < rows and j < columns, both up to N; nothing else is touched. */
+template <class T, int N>
+ULL_FN void ull_square(const T *from, ull_i64 from_step, ull_i64 rows, T *to, ull_i64 to_step, ull_i64 columns) {
+    using W = typename ull_square_type<T>::type;
+    ull_v<W, N> r[N];
+    if (rows == N && columns == N) {
 #pragma GCC unroll 16
-    for (int i = 0; i < N; ++i) r[i] = ull_load<T, N>(p + i * step);
+        for (int i = 0; i < N; ++i) r[i] = ull_convert<W, N>(ull_load<T, N>(from + i * from_step));
+    } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < N; ++i)
+            r[i] = i < rows ? ull_convert<W, N>(ull_load_n<T, N>(from + i * from_step, columns)) : ull_v<W, N>{};
+    }
     ull_mix<N, 1>(r);
     ull_mix<N, 2>(r);
     ull_mix<N, 4>(r);
     if constexpr (N == 16) ull_mix<N, 8>(r);
+    if (rows == N && columns == N) {
 #pragma GCC unroll 16
-    for (int i = 0; i < N; ++i) ull_store<T, N>(out + i * N, r[i]);
+        for (int j = 0; j < N; ++j) ull_store<T, N>(to + j * to_step, ull_convert<T, N>(r[j]));
+    } else {
+#pragma GCC unroll 16
+        for (int j = 0; j < N; ++j)
+            if (j < columns) ull_store_n<T, N>(to + j * to_step, ull_convert<T, N>(r[j]), rows);
+    }
 }
-/* out[row * N + lane] = p[lane * step + row] for rows (up to 16) and lanes (up to N). */
-template <class T, int N> ULL_FN void ull_tile(const T *p, ull_i64 step, T *out, ull_i64 rows, ull_i64 lanes) {
-    if constexpr (sizeof(T) == 4 && N == ULL_LANES && N >= 8)
-        if (rows == 16 && lanes == N) {
-            for (int i = 0; i < 16; i += N) ull_square<T, N>(p + i, step, out + i * N);
-            return;
+/* tile[row * N + lane] = p[lane * step + row] for rows (up to 16) and lanes (up to N). */
+template <class T, int N> ULL_FN void ull_tile(const T *p, ull_i64 step, T *tile, ull_i64 rows, ull_i64 lanes) {
+    if constexpr (N >= 8) {
+        for (ull_i64 i = 0; i < rows; i += N)
+            ull_square<T, N>(p + i, step, lanes, tile + i * N, N, rows - i < N ? rows - i : N);
+    } else {
+        for (ull_i64 l = 0; l < lanes; ++l)
+            for (ull_i64 i = 0; i < rows; ++i) tile[i * N + l] = p[l * step + i];
+    }
+}
+
+/* Rows that are woven together: element j of vector V of R rows is lane (V * N + j) / R of row (V * N + j) % R. */
+template <int... I> struct ull_indices {};
+#if defined(__clang__)
+template <class, int... I> using ull_indices_of = ull_indices<I...>;
+template <int N> using ull_first = __make_integer_seq<ull_indices_of, int, N>;
+#else
+template <int N> using ull_first = ull_indices<__integer_pack(N)...>;
+#endif
+/* Where element `at` comes from once rows up to `row` are in: the new row, the first one, or where it was before. */
+constexpr int ull_woven(int at, int row, int rows, int lanes) {
+    if (at % rows == row) return lanes + at / rows;
+    return row == 1 ? at / rows : at % lanes;
+}
+template <int N, int R, int V, int ROW, class X, int... J> ULL_FN X ull_weave(X before, X row, ull_indices<J...>) {
+    return __builtin_shufflevector(before, row, ull_woven(V * N + J, ROW, R, N)...);
+}
+template <int N, int R, int V, int ROW, class X> ULL_FN X ull_woven_vector(const X *rows) {
+    if constexpr (ROW == 0) return rows[0];
+    else return ull_weave<N, R, V, ROW>(ull_woven_vector<N, R, V, ROW - 1>(rows), rows[ROW], ull_first<N>());
+}
+template <class T, int N, int R, int V = 0> ULL_FN void ull_interleave(T *p, const ull_v<T, N> *rows) {
+    if constexpr (V < R) {
+        ull_store<T, N>(p + V * N, ull_woven_vector<N, R, V, R - 1>(rows));
+        ull_interleave<T, N, R, V + 1>(p, rows);
+    }
+}
+template <class T, int N, int R> ULL_FN void ull_interleave_tile(T *p, const T *tile) {
+    ull_v<T, N> rows[R];
+#pragma GCC unroll 4
+    for (int i = 0; i < R; ++i) rows[i] = ull_load<T, N>(tile + i * N);
+    ull_interleave<T, N, R>(p, rows);
+}
+/* p[lane * step + row] = tile[row * N + lane] for rows (up to 16) and lanes (up to N). */
+template <class T, int N> ULL_FN void ull_untile(T *p, ull_i64 step, const T *tile, ull_i64 rows, ull_i64 lanes) {
+    if constexpr (N >= 8) {
+        if (step == rows && lanes == N) {
+            if (rows == 2) return ull_interleave_tile<T, N, 2>(p, tile);
+            if (rows == 3) return ull_interleave_tile<T, N, 3>(p, tile);
+            if (rows == 4) return ull_interleave_tile<T, N, 4>(p, tile);
         }
-    for (ull_i64 l = 0; l < lanes; ++l)
-        for (ull_i64 i = 0; i < rows; ++i) out[i * N + l] = p[l * step + i];
+        for (ull_i64 i = 0; i < rows; i += N)
+            ull_square<T, N>(tile + i * N, N, rows - i < N ? rows - i : N, p + i, step, lanes);
+    } else {
+        for (ull_i64 l = 0; l < lanes; ++l)
+            for (ull_i64 i = 0; i < rows; ++i) p[l * step + i] = tile[i * N + l];
+    }
 }
 
 #endif

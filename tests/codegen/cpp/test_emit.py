@@ -200,7 +200,7 @@ def test_linear_scans_of_rows_and_columns() -> None:
     check_cases(cases)
 
 
-@pytest.mark.parametrize("shape", [(70, 50), (7, 3), (1, 129), (129, 1), (64, 64)])
+@pytest.mark.parametrize("shape", [(70, 50), (7, 3), (1, 129), (129, 1), (64, 64), (70, 2), (70, 3), (70, 4), (3, 70)])
 def test_transposing_copies(shape: tuple[int, int]) -> None:
     a, b = shape
     cases = []
@@ -214,6 +214,28 @@ def test_transposing_copies(shape: tuple[int, int]) -> None:
             (Stage((), (Store("y", to, Load("x", source, dtype)),)),),
         )
         cases.append(case(made, {"x": a * b, "y": a * b}))
+    check_cases(cases, tolerance=0)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 4, 5, 16, 19])
+def test_stores_that_stride_over_vector_lanes(rows: int) -> None:
+    """Planes become interleaved channels, some of them padding; neighbours of what is stored stay as they are."""
+    cases = []
+    for dtype in ("float32", "bfloat16", "uint8", "int16", "int64"):
+        for apart in (rows, rows + 2):
+            plane = op("add", op("mul", Var("c"), Const(37)), Var("p"))
+            to = op("add", op("mul", Var("p"), Const(apart)), Var("c"))
+            inside = op("lt", Var("c"), Const(rows - 1))
+            value = op("add", Load("x", plane, dtype, inside, 0.0), Load("z", Var("p"), dtype))
+            made = LoopKernel(
+                (Buffer("x", dtype, "r"), Buffer("z", dtype, "r"), Buffer("y", dtype, "w")),
+                (),
+                (Loop("c", Const(rows)), Loop("p", Const(37))),
+                (Stage((), (Store("y", to, value),)),),
+            )
+            cases.append(case(made, {"x": rows * 37, "z": 37, "y": apart * 37}))
+    if rows < 16:
+        assert all("ull_untile" in emit(c.kernel, target(ISAS[0])).source for c in cases[:4])
     check_cases(cases, tolerance=0)
 
 
