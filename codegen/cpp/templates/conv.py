@@ -102,8 +102,13 @@ class _Plan:
         """Sums that are kept between chunks, or until the epilogue takes them."""
         if self.fused:
             return 0
-        rows = 0 if self.taps.one_chunk else self.most_rows
-        return (rows + ROW_POINTERS) * self.tiles.width
+        rows = self.most_rows + self.epilogue.spare_rows if self.keeps else ROW_POINTERS
+        return rows * self.tiles.width
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the sums of all rows of a block are kept."""
+        return not self.taps.one_chunk or self.epilogue.turned is not None
 
     @property
     def thread_floats(self) -> int:
@@ -224,7 +229,9 @@ def _plan(spec: Conv2d, row_epilogue: RowEpilogue) -> _Plan:
     )
     blocks = row_blocks(rows, target.threads, full, _block_rows(spec))
     names = Names.of(spec.buffers, spec.dims)
-    epilogue = Epilogue(spec.epilogue, names, tiles, target, spec.weight.n, False, most_nodes(_tiling(spec)))
+    epilogue = Epilogue(
+        spec.epilogue, names, tiles, target, spec.weight.n, False, most_nodes(_tiling(spec)), not spec.transposed
+    )
     taps = conv_taps(_in_words(spec))
     return _Plan(
         spec, spec.weight, names, epilogue, row_epilogue, taps, tiles, grid_h, grid_w, rows, blocks, dtype
@@ -258,6 +265,7 @@ def _body(plan: _Plan) -> list[str]:
         *indent([*rows, *tile], 6),
         "    }",
         "  }",
+        *indent(plan.epilogue.turned_loops("row_begin", "(row_begin + block_rows)")),
         *indent(plan.row_epilogue.after_task("row_begin", "row_begin + block_rows")),
         "}",
     ]
@@ -279,7 +287,7 @@ def _operands(plan: _Plan) -> list[str]:
 def _early(plan: _Plan) -> list[str]:
     """Prefetches of what the epilogue reads, before the last chunk."""
     taps = plan.taps
-    if not _tiling(plan.spec).prefetch or plan.spec.transposed:
+    if not _tiling(plan.spec).prefetch or plan.spec.transposed or plan.epilogue.turned:
         return []
     last = f"s + {taps.per_chunk} >= last && k + {taps.step} >= {taps.length}"
     ready = "" if taps.one_chunk else last
@@ -291,9 +299,14 @@ def _sums(plan: _Plan) -> list[str]:
     taps = plan.taps
     if plan.fused:
         return plan.epilogue.fused_call("panels", "segments", "row_begin + row")
-    return [
-        f"float *const c = (float *)args->thread{'' if taps.one_chunk else f' + row * {plan.tiles.width}'};",
+    sums = [
+        f"float *const c = (float *)args->thread{f' + row * {plan.tiles.width}' if plan.keeps else ''};",
         *plan.tiles.call("a, panels, segments, steps, c, s > first || k > 0"),
+    ]
+    if plan.epilogue.turned:
+        return sums
+    return [
+        *sums,
         f"if (s + {taps.per_chunk} < last || k + {taps.step} < {taps.length}) continue;",
         *(
             plan.epilogue.loops("row_m[row + i]", ["if (row_m[row + i] < 0) continue;"])

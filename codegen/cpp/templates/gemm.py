@@ -93,11 +93,16 @@ class _Plan:
         return self.one_chunk and known(self.m) is not None and self.epilogue.light and self.tiles.codes is None
 
     @property
+    def keeps(self) -> bool:
+        """Whether the sums of all rows of a block are kept."""
+        return not self.one_chunk or self.epilogue.turned is not None
+
+    @property
     def c_floats(self) -> Expr:
         """Sums that are kept between chunks, or until the epilogue takes them."""
         if self.fused:
             return Const(0)
-        rows = Const(ROW_POINTERS) if self.one_chunk else combine("add", self.blocks.rows, ROW_POINTERS)
+        rows = combine("add", self.blocks.rows, self.epilogue.spare_rows) if self.keeps else Const(ROW_POINTERS)
         return combine("mul", rows, self.tiles.width)
 
     @property
@@ -191,6 +196,7 @@ def _body(plan: _Plan) -> list[str]:
         *indent([*rows, *tile], 6),
         "    }",
         "  }",
+        *indent(plan.epilogue.turned_loops("m_begin", "m_end")),
         *indent(plan.row_epilogue.after_task("m_begin", "m_end")),
         "}",
     ]
@@ -199,7 +205,7 @@ def _body(plan: _Plan) -> list[str]:
 
 def _early(plan: _Plan) -> list[str]:
     """Prefetches of what the epilogue reads, before the last chunk."""
-    if not plan.spec.tiling.prefetch:
+    if not plan.spec.tiling.prefetch or plan.epilogue.turned:
         return []
     batch = "0" if plan.spec.weight else "batch"
     ready = "" if plan.one_chunk else "k + steps >= K"
@@ -210,7 +216,13 @@ def _sums(plan: _Plan) -> list[str]:
     """The tile, and the epilogue once the last chunk is in."""
     if plan.fused:
         return plan.epilogue.fused_call("panel", "1", "row")
-    place = "" if plan.one_chunk else f" + (K <= STEP ? 0 : (row - m_begin) * {plan.tiles.width})"
+    offset = f"(row - m_begin) * {plan.tiles.width}"
+    if plan.epilogue.turned:
+        return [
+            f"float *const c = (float *)args->thread + {offset};",
+            *plan.tiles.call("a, panel, 1, steps, c, k > 0"),
+        ]
+    place = f" + (K <= STEP ? 0 : {offset})" if plan.keeps else ""
     return [
         f"float *const c = (float *)args->thread{place};",
         *plan.tiles.call("a, panel, 1, steps, c, k > 0"),
@@ -278,12 +290,12 @@ def _panel(plan: _Plan) -> list[str]:
 
 def _rows(plan: _Plan) -> list[str]:
     """Pointers to the rows of the tile at the chunk; rows beyond the last one repeat it."""
-    in_place = plan.in_place
+    in_place, coords = plan.in_place, {"b": "0" if plan.spec.weight else "batch", "m": "m"}
     return [
         f"const float *a[{ROW_POINTERS}];",
         f"for (ull_i64 i = 0; i < {plan.tiles.rows[-1]}; ++i) {{",
         "  const ull_i64 m = row + (i < rows ? i : rows - 1);",
-        *indent(scalar("a_row", plan.spec.a_row, plan.names, {"b": "0" if plan.spec.weight else "batch", "m": "m"})),
+        *indent(scalar("a_row", plan.spec.a_row, plan.names, coords)),
         "  a[i] = (const float *)(left + a_row) + k;" if in_place else "  a[i] = wide + i * STEP;",
         *([] if in_place else ["  ull_widen_row(wide + i * STEP, left + a_row + k, steps);"]),
         "}",

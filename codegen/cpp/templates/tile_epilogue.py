@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ullage.codegen.cpp.exprs import emit_epilogue
-from ullage.codegen.cpp.templates.tile import TileSet, TileShape, tile_body
-from ullage.codegen.cpp.templates.tile_kernel import SYMBOL, Names, indent
+from ullage.codegen.cpp.templates.tile import ROW_POINTERS, TileSet, TileShape, tile_body
+from ullage.codegen.cpp.templates.tile_kernel import SYMBOL, Names, indent, scalar
+from ullage.codegen.cpp.templates.tile_turned import IMAGE, TURNED_ROWS, Turned, turned
 from ullage.codegen.loops.ir import Apply, Store
 from ullage.codegen.loops.poly import unique
 from ullage.codegen.tiling import Tiling
@@ -38,13 +39,26 @@ class Epilogue:
     batch: bool
     nodes: int = LIGHT_NODES
     """Most nodes of stores that are repeated for every vector of a tile."""
+    in_rows: bool = True
+    """Whether rows that follow each other have coordinates m that do."""
+
+    @property
+    def turned(self) -> Turned | None:
+        """The stores for lanes along m, where that suits them better: sums of a whole block of rows are then kept."""
+        return turned(self.stores) if self.in_rows else None
+
+    @property
+    def spare_rows(self) -> int:
+        """Rows of sums beyond those of a block that may be read or written."""
+        return max(ROW_POINTERS, self.tiles.lanes)
 
     @property
     def light(self) -> bool:
-        """Whether the stores are short enough to be repeated for every vector of a tile."""
+        """Whether stores are short enough to be repeated for every vector of a tile, and take sums as they are."""
         nodes = [node for store in self.stores for node in unique(store.value)]
         applied = [node for node in nodes if isinstance(node, Apply) and node.dtype != "int64"]
-        return len(nodes) <= self.nodes and all(node.op in _LIGHT_OPS for node in applied)
+        short = len(nodes) <= self.nodes and all(node.op in _LIGHT_OPS for node in applied)
+        return short and self.turned is None
 
     @property
     def ragged(self) -> bool:
@@ -75,6 +89,57 @@ class Epilogue:
             lines = [*setup, *lines, "if (n < n_end) {", *indent([load, *body]), "}"]
         head = [*lead, f"const float *const sum = c + i * {self.tiles.width};"]
         return ["for (ull_i64 i = 0; i < rows; ++i) {", *indent([*head, *lines]), "}"]
+
+    def turned_loops(self, m_begin: str, m_end: str) -> list[str]:
+        """Lines that store the sums of the rows of a block, kept at the thread's workspace, with lanes along m."""
+        stores = self.turned
+        if stores is None:
+            return []
+        width, lanes = self.tiles.width, self.tiles.lanes
+        return [
+            f"alignas(64) float turned[{(TURNED_ROWS + 1) * lanes}];",
+            f"for (ull_i64 m_first = {m_begin}; m_first < {m_end}; m_first += {TURNED_ROWS})",
+            f"for (ull_i64 n_first = n_begin; n_first < n_end; n_first += {lanes}) {{",
+            f"  const ull_i64 m_last = m_first + {TURNED_ROWS} < {m_end} ? m_first + {TURNED_ROWS} : {m_end};",
+            f"  const ull_i64 n_last = n_first + {lanes} < n_end ? n_first + {lanes} : n_end;",
+            f"  const float *const sums = (const float *)args->thread + (m_first - {m_begin}) * {width};",
+            f"  for (ull_i64 i = 0; i < m_last - m_first; i += {lanes})",
+            f"    ull_pack_square(turned + i, sums + i * {width} + (n_first - n_begin), {width}, {TURNED_ROWS});",
+            "  for (ull_i64 n = n_first; n < n_last; ++n) {",
+            f"    const float *const line = turned + (n - n_first) * {TURNED_ROWS};",
+            *indent(self._images(stores), 4),
+            "  }",
+            "}",
+        ]
+
+    def _images(self, stores: Turned) -> list[str]:
+        """Lines that store one output's rows from `m_first` to `m_last`, image by image."""
+        if stores.period is None:
+            return ["ull_i64 m = m_first;", *self._run(stores, "m_last")]
+        return [
+            *scalar("period", stores.period, self.names),
+            "for (ull_i64 m = m_first; m < m_last;) {",
+            "  const ull_i64 image = m / period, next = (image + 1) * period, m_stop = next < m_last ? next : m_last;",
+            *indent(self._run(stores, "m_stop")),
+            "}",
+        ]
+
+    def _run(self, stores: Turned, stop: str) -> list[str]:
+        """Lines that store one output's rows from `m` to `stop`, which becomes `m`."""
+        lanes, coords = self.tiles.lanes, {"n": "n", IMAGE: IMAGE}
+        load = f"const ull_f32<{lanes}> acc = {self.tiles.kept('line + (m - m_first)')};"
+        whole = self._emit(stores.stores, coords, "m", "m", "acc", None, "full")
+        rest = self._emit(stores.stores, coords, "m", "m", "acc", f"({stop} - m)", "rest")
+        return [
+            *whole[0],
+            *rest[0],
+            f"for (; m + {lanes} <= {stop}; m += {lanes}) {{",
+            *indent([load, *whole[1]]),
+            "}",
+            f"if (m < {stop}) {{",
+            *indent([load, *rest[1], f"m = {stop};"]),
+            "}",
+        ]
 
     def fused_functions(self) -> str:
         """Tiles of this kernel alone that end in its stores; they take `a, b, segments, length` and the place."""
@@ -109,12 +174,17 @@ class Epilogue:
         yield from ("{", *indent([*(line for setup in setups.values() for line in setup), *bodies]), "}")
 
     def _vector(self, m: str, base: str, acc: str, valid: str | None, prefix: str) -> tuple[list[str], list[str]]:
-        coords: Mapping[str, str] = {**self.names.dims, "b": "batch" if self.batch else "0", "m": m}
+        return self._emit(self.stores, {"m": m}, "n", base, acc, valid, prefix)
+
+    def _emit(
+        self, stores: Sequence[Store], coords: Mapping[str, str], lane: str, base: str, acc: str, valid: str | None,
+        prefix: str,
+    ) -> tuple[list[str], list[str]]:  # fmt: skip
         setup, body = emit_epilogue(
-            self.stores,
+            stores,
             self.target,
-            coords=coords,
-            lane_var="n",
+            coords={**self.names.dims, "b": "batch" if self.batch else "0", **coords},
+            lane_var=lane,
             lane_base=base,
             acc=acc,
             lanes_valid=valid,

@@ -49,16 +49,20 @@ def mul(left: Expr, right: Expr | int) -> Expr:
     return Apply("mul", (left, Const(right) if isinstance(right, int) else right), left.dtype)
 
 
-def epilogue(kind: str, row: Expr, out: str = "float32") -> tuple[Store, ...]:
-    """Stores to `y[row + n]` of the sums: as they are, with bias and ReLU, or through tanh and with a residual."""
+def epilogue(
+    kind: str, row: Expr, out: str = "float32", at: Expr | None = None, residual_at: Expr | None = None
+) -> tuple[Store, ...]:
+    """Stores to `y[at]` of the sums: as they are, with bias and ReLU, or through tanh and with `residual[residual_at]`;
+    both places are `row + n` unless others are given."""
+    place = add(row, N)
     value: Expr = Ref("acc", "float32")
     if kind != "plain":
         value = add(value, Load("bias", N, "float32"))
     if kind == "relu":
         value = Apply("max", (value, Const(0.0, "float32")), "float32")
     if kind == "heavy":
-        value = add(Apply("tanh", (value,), "float32"), Load("residual", add(row, N), "float32"))
-    return (Store("y", add(row, N), value if out == "float32" else Cast(value, out)),)
+        value = add(Apply("tanh", (value,), "float32"), Load("residual", residual_at or place, "float32"))
+    return (Store("y", at or place, value if out == "float32" else Cast(value, out)),)
 
 
 def expected(kind: str, sums: torch.Tensor, bias: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:

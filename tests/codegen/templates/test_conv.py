@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from math import prod
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ import torch.nn.functional as F
 from tests.codegen.templates.panel_cases import (
     Library,
     M,
+    N,
+    add,
     assert_close,
     buffers,
     epilogue,
@@ -53,6 +56,8 @@ class Case:
     dynamic: bool = False
     vectors: int | None = None
     border: int = 0
+    channels_first: str = ""
+    """What is in channels-first order: "y", "residual", both, or neither."""
 
     @property
     def out_size(self) -> tuple[int, int]:
@@ -74,8 +79,18 @@ class Case:
         names = ("batch", "in_h", "in_w", "out_h", "out_w")
         return dict(zip(names, (*self.size, *self.out_size), strict=True))
 
+    def place(self, buffer: str, values: dict[str, Expr]) -> Expr | None:
+        """Where an output is in a channels-first buffer; in a single image rows are pixels."""
+        if buffer not in self.channels_first:
+            return None
+        pixels = mul(values["out_h"], values["out_w"]) if self.dynamic else Const(prod(self.out_size))
+        if self.size[0] == 1 and not self.dynamic:
+            return add(M, mul(N, pixels))
+        image, pixel = Apply("floordiv", (M, pixels), "int64"), Apply("mod", (M, pixels), "int64")
+        return add(mul(image, mul(pixels, self.out_c)), mul(N, pixels), pixel)
+
     def spec(self, target: Target) -> Conv2d:
-        values = {name: Dim(name) if self.dynamic else Const(value) for name, value in self.dims().items()}
+        values: dict[str, Expr] = {n: Dim(n) if self.dynamic else Const(value) for n, value in self.dims().items()}
         pitch = self.in_c + self.gap
         line = mul(values["in_w"], pitch) if self.dynamic else Const(self.size[2] * pitch)
         image: Expr = Apply("mul", (line, values["in_h"]), "int64")
@@ -100,7 +115,12 @@ class Case:
             x_stride_h=line,
             x_stride_w=Const(pitch),
             weight=self.layout(target),
-            epilogue=epilogue(self.kind, mul(M, self.out_c)),
+            epilogue=epilogue(
+                self.kind,
+                mul(M, self.out_c),
+                at=self.place("y", values),
+                residual_at=self.place("residual", values),
+            ),
             border=self.border,
         )
 
@@ -186,10 +206,27 @@ CASES = {
             "transposed": Case((2, 5, 6), 40, 10, (4, 4), (2, 2), (1, 1), transposed=True),
         }.items()
     },
+    **{
+        f"channels first, {name}": replace(case, channels_first="y, residual")
+        for name, case in {
+            "1x1": Case((1, 9, 15), 30, 21, (1, 1)),
+            "1x1, int8": Case((1, 9, 15), 24, 36, (1, 1), dtype="int8"),
+            "several images": Case((3, 5, 7), 30, 20, (1, 1), kind="heavy"),
+            "few pixels": Case((5, 1, 2), 20, 75, (1, 1)),
+            "3x3": Case((2, 9, 7), 40, 50, padding=(1, 1), kind="heavy"),
+            "long sums": Case((1, 12, 11), 500, 19, padding=(1, 1)),
+            "transposed": Case((2, 5, 6), 40, 10, (4, 4), (2, 2), (1, 1), transposed=True),
+        }.items()
+    },
+    "residual, channels last, result first": Case((2, 5, 9), 30, 20, (1, 1), kind="heavy", channels_first="y"),
+    "residual, channels first, result last": Case((2, 5, 9), 30, 20, (1, 1), kind="heavy", channels_first="residual"),
     "float16, long sums": Case((1, 6, 5), 400, 9, padding=(1, 1), dtype="float16"),
 }
-DYNAMIC = [CASES[name] for name in ("3x3", "few channels", "1x1", "long sums", "transposed")]
-CUT = [replace(CASES[name], out_c=100, size=(3, 8, 9)) for name in ("3x3", "long sums", "grouped", "transposed")]
+FIRST = ("channels first, several images", "channels first, 3x3")
+DYNAMIC = [CASES[name] for name in ("3x3", "few channels", "1x1", "long sums", "transposed", *FIRST)]
+CUT = [
+    replace(CASES[name], out_c=100, size=(3, 8, 9)) for name in ("3x3", "long sums", "grouped", "transposed", *FIRST)
+]
 
 
 @cache
@@ -209,10 +246,15 @@ def compute(
     y = fenced(torch.full((case.size[0], *case.out_size, case.out_c), float("nan")))
     w = pack(data.w, layout, outputs=1 if case.transposed else 0)
     x = fenced(torch.cat([pixels, gap], dim=-1).contiguous())
-    tensors = {"x": x, "w": w, "bias": data.bias, "residual": data.residual, "y": y}
+    residual = data.residual
+    if "residual" in case.channels_first:
+        residual = residual.permute(0, 3, 1, 2).contiguous()
+    if "y" in case.channels_first:
+        y = fenced(torch.full((case.size[0], case.out_c, *case.out_size), float("nan")))
+    tensors = {"x": x, "w": w, "bias": data.bias, "residual": residual, "y": y}
     kernel = emit_conv(case.spec(target), target)
     run(kernel, library(target.with_threads(2)), tensors, layout, case.dims(), launches, cuts)
-    return y
+    return y.permute(0, 2, 3, 1) if "y" in case.channels_first else y
 
 
 @ON_ALL
@@ -240,6 +282,14 @@ def test_bits_do_not_depend_on_launches_tasks_and_images(case: Case, target: Tar
     assert torch.equal(compute(case, target.with_threads(7), data, cuts=(3,)), whole)
     last = Data(data.x[2:], data.w, data.bias, data.residual[2:])
     assert torch.equal(compute(replace(case, size=(1, *case.size[1:])), target, last), whole[2:])
+
+
+@ON_ALL
+def test_lanes_run_along_pixels_where_results_do(target: Target) -> None:
+    last, first = CASES["3x3"], replace(CASES["3x3"], channels_first="y, residual")
+    data = Data.of(last)
+    assert "scatter" not in emit_conv(first.spec(target), target).source
+    assert torch.equal(compute(first, target, data), compute(last, target, data))
 
 
 def test_transposed_convolutions_multiply_no_inserted_zeros() -> None:
