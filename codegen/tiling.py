@@ -32,6 +32,8 @@ class Tiling:
     """What the epilogue reads of a tile's outputs is fetched before their sums are formed."""
     from_registers: bool = False
     """Even a long epilogue takes its sums out of the registers, where they need not wait for another chunk of k."""
+    ahead: bool = False
+    """In a matrix product, the rows of the next tile are fetched before the sums of a tile are formed."""
 
     def __post_init__(self) -> None:
         _check("rows", self.rows, MOST_ROWS)

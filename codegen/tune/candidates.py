@@ -94,6 +94,8 @@ def _dense(spec: Gemm | Conv2d, shape: Shape) -> Iterator[Tiling]:
     if fetches(spec.epilogue) and not transposed:
         yield replace(own, prefetch=not own.prefetch)
     yield replace(own, from_registers=not own.from_registers)
+    if own.ahead:
+        yield replace(own, ahead=False)
     if packed and spec.rows is None and shape.panels > 1 and shape.rows > _OWN_BLOCK:
         yield replace(own, tiles_first=not own.tiles_first)
     if spec.rows is None:

@@ -44,6 +44,8 @@ from ullage.target import Target
 _BLOCK_ROWS = 64
 _PACKED_BLOCK_ROWS = 256
 """Rows that share one packing of a variable right operand."""
+_LINE_WORDS = 16
+"""Words of a line of a cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,5 +300,15 @@ def _rows(plan: _Plan) -> list[str]:
         *indent(scalar("a_row", plan.spec.a_row, plan.names, coords)),
         "  a[i] = (const float *)(left + a_row) + k;" if in_place else "  a[i] = wide + i * STEP;",
         *([] if in_place else ["  ull_widen_row(wide + i * STEP, left + a_row + k, steps);"]),
+        *(indent(_ahead(plan, coords)) if plan.spec.tiling.ahead and in_place else []),
         "}",
+    ]
+
+
+def _ahead(plan: _Plan, coords: dict[str, str]) -> list[str]:
+    """Prefetches of the row of the next tile; one beyond the last does no harm."""
+    return [
+        *scalar("next_row", plan.spec.a_row, plan.names, {**coords, "m": f"(m + {plan.tiles.rows[-1]})"}),
+        f"for (ull_i64 word = k; word < k + steps; word += {_LINE_WORDS})",
+        "  __builtin_prefetch((const float *)(left + next_row) + word);",
     ]

@@ -59,6 +59,12 @@ def test_rows_that_leave_the_cache_pass_once(
     assert tilings(Product(inputs, outputs, residual), *arguments) == [wanted]
 
 
+def test_short_rows_from_memory_are_fetched_ahead() -> None:
+    assert tilings(nn.Conv2d(32, 8, 1), torch.randn(1, 32, 400, 400)) == [Tiling(ahead=True)]
+    assert tilings(nn.Conv2d(32, 8, 3), torch.randn(1, 32, 400, 400)) == [Tiling()]
+    assert tilings(nn.Conv2d(512, 8, 1), torch.randn(1, 512, 100, 100)) == [Tiling()]
+
+
 def test_convolutions_count_pixels() -> None:
     module = nn.Conv2d(16, 96, 3, padding=1)
     assert tilings(module, torch.randn(1, 16, 80, 80)) == [ONCE]

@@ -29,7 +29,7 @@ from ullage.runtime.load import load
 from ullage.target import Target
 
 DENSE = (
-    Tiling(rows=5, block_rows=24, tiles_first=True, prefetch=True, from_registers=True),
+    Tiling(rows=5, block_rows=24, tiles_first=True, prefetch=True, from_registers=True, ahead=True),
     Tiling(rows=3, block_rows=1024, tiles_first=True),
 )
 DEPTHWISE = (
