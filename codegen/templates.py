@@ -163,8 +163,10 @@ class PackedPanels:
 
     With `codes` (and words of 4) a tile is [nr] float32 that sums start with (−OFFSET · Σ weights), [k / group][nr]
     scales, and [k / group][bits · group / 32][nr] 32-bit words, each of these at a multiple of 64 bytes. Codes of four
-    neighbouring k make the bytes of a word: of 8 bits one word, of 4 or 2 bits as many as fit, the first in the lowest
-    bits; of 3 bits two words of their lower bits as for 2, then one of their highest.
+    neighbouring k, less 2^(bits − 1) and in two's complement, make the bytes of a word: as many words as fit in one,
+    the first in the highest bits. Eight words of 3 bits make three. Two lie in each, in the lowest six bits or, in the
+    third, in the highest; the highest two bits of the first and of the second are those of the seventh and of the
+    eighth, whose lowest are the last and the last but one of the third.
     """
 
     n: int

@@ -46,19 +46,12 @@ ULL_FN void ull_dot_fours(ull_ints &c, ull_f32<ULL_LANES> a, ull_f32<ULL_LANES> 
 }
 #endif
 
-/* The lowest `BITS` bits of each byte, less half their range. */
-typedef signed char ull_bytes __attribute__((vector_size(4 * ULL_LANES)));
-template <int BITS> ULL_FN ull_ints ull_centred(ull_ints codes) {
-    constexpr unsigned ones = 0x01010101;
-    if constexpr (BITS == 8) return codes ^ (int)(ones << 7);
-    constexpr int mask = int(ones * ((1u << BITS % 8) - 1)), half = int(ones << (BITS - 1));
-    return (ull_ints)((ull_bytes)(codes & mask) - (ull_bytes)ull_splat<ULL_LANES>(half));
+/* The highest `BITS` bits of each byte, the rest zero. */
+template <int BITS> ULL_FN ull_ints ull_highest(ull_ints codes) {
+    return codes & int(0x01010101u * (0x100u - (1u << (8 - BITS))));
 }
-/* Codes of three bits, less 4, from the lowest two bits and the third of each byte. */
-ULL_FN ull_ints ull_joined(ull_ints low, ull_ints high) {
-    const ull_ints codes = (low & 0x03030303) | (high & 0x04040404);
-    return (ull_ints)((ull_bytes)codes - (ull_bytes)ull_splat<ULL_LANES>(0x04040404));
-}
+/* The highest two bits of each byte of one, then the third of the other, the rest zero. */
+ULL_FN ull_ints ull_joined(ull_ints two, ull_ints third) { return (two & int(0xC0C0C0C0u)) | (third & 0x20202020); }
 
 /* to[0..n) = from[0..n) as float. */
 template <class T> static void ull_widen_row(float *to, const T *from, ull_i64 n) {

@@ -140,20 +140,25 @@ def _sums(codes: NDArray[np.uint8], scales: NDArray[np.float16], zero: int) -> N
 
 def _in_words(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint32]:
     """Codes [outputs, groups, group] as the bytes of words [groups, words, outputs]."""
-    low, high = codes & np.uint8(3), codes >> np.uint8(2)
-    planes = [(low, 2), (high, 1)] if bits == 3 else [(codes, bits)]
-    together = 8 if bits == 3 else 8 // bits
-    fours = [part.reshape(*codes.shape[:2], -1, together, 4) for part, _ in planes]
-    stored = [_stacked(four, width) for four, (_, width) in zip(fours, planes, strict=True)]
-    words = np.concatenate(stored, axis=3).reshape(*codes.shape[:2], -1, 4)
+    signed = (codes << np.uint8(8 - bits)) ^ np.uint8(0x80)
+    fours = signed.reshape(*codes.shape[:2], -1, 8 if bits == 3 else 8 // bits, 4)
+    stored = _eights_of_three(fours) if bits == 3 else _stacked(fours, bits)
+    words = stored.reshape(*codes.shape[:2], -1, 4)
     packed: NDArray[np.uint32] = np.ascontiguousarray(words).view("<u4")[..., 0].transpose(1, 2, 0)
     return packed
 
 
 def _stacked(fours: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Bytes [..., stored, 4] of fours [..., count, 4] of so many bits, the first of those in a byte lowest."""
-    per_byte = 8 // bits
-    parts = fours.reshape(*fours.shape[:3], -1, per_byte, 4)
-    shifts = (bits * np.arange(per_byte, dtype=np.uint8))[:, None]
-    stacked: NDArray[np.uint8] = np.bitwise_or.reduce(parts << shifts, axis=4)
+    """Bytes [..., 4] of codes [..., count, 4] in the highest bits, the first stays there."""
+    shifts = (bits * np.arange(fours.shape[-2], dtype=np.uint8))[:, None]
+    stacked: NDArray[np.uint8] = np.bitwise_or.reduce(fours >> shifts, axis=-2)
     return stacked
+
+
+def _eights_of_three(fours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bytes [..., 3, 4] of codes [..., 8, 4] of three bits in the highest ones: two each, and parts of the last two."""
+    first, second, third = np.moveaxis(fours[..., :6, :].reshape(*fours.shape[:-2], 3, 2, 4), -3, 0)
+    parts = fours[..., 6:, :]
+    whole = [_stacked(pair, 3) >> np.uint8(2) | parts[..., i, :] & 0xC0 for i, pair in enumerate((first, second))]
+    ends = parts[..., 0, :] >> 5 & 1 | parts[..., 1, :] >> 4 & 2
+    return np.stack([*whole, _stacked(third, 3) | ends], axis=-2)

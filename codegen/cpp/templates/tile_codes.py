@@ -3,6 +3,9 @@
 Activations are 16-bit fixed point in two planes of bytes, the high ones and, as far behind as they are long, the low
 ones: x = 256 · high + low − 32768. Both are multiplied by decoded weights with the instruction for int8 products. What
 the offset of 32768 adds is known beforehand and lies at the head of each tile: sums start with its negative.
+
+Codes are two's complement, and a decoded byte has one in its highest bits: a shift and a mask, nothing to subtract. All
+sums are those of the weights times 2^(8 − bits) until the end, which changes no bit of them.
 """
 
 from __future__ import annotations
@@ -57,6 +60,7 @@ def _body(shape: Shape, codes: Codes) -> Iterator[str]:
     lanes, width = shape.lanes, shape.width
     cells = [(r, v) for r in range(shape.rows) for v in range(shape.vectors)]
     words, step = codes.group // _WORD_VALUES, len(_decoded(shape, codes.bits, 0))
+    scale = 2.0 ** (8 - codes.bits)
     yield (
         f"static __attribute__((noinline)) void {shape.name}(const float *const *a, const ull_u8 *const *b, "
         "ull_i64, ull_i64 length, float *c, bool) {"
@@ -66,7 +70,7 @@ def _body(shape: Shape, codes: Codes) -> Iterator[str]:
         yield f"  const float *const high{r} = a[{r}], *const low{r} = high{r} + length;"
     for r, v in cells:
         first = f"ull_load<float, {lanes}>((const float *)start + {v * lanes})"
-        yield f"  ull_store<float, {lanes}>(c + {r * width + v * lanes}, {first});"
+        yield f"  ull_store<float, {lanes}>(c + {r * width + v * lanes}, {first} * {scale}f);"
     yield f"  for (ull_i64 g = 0; g < length; g += {words}, scales += {2 * width}) {{"
     for r, v in cells:
         yield f"    ull_ints h{r}_{v} = {{}}, l{r}_{v} = {{}};"
@@ -82,6 +86,9 @@ def _body(shape: Shape, codes: Codes) -> Iterator[str]:
         group = f"ull_to_f32<{lanes}>((h{r}_{v} << 8) + l{r}_{v})"
         yield f"    ull_store<float, {lanes}>({at}, ull_fma<{lanes}>({group}, s{v}, ull_load<float, {lanes}>({at})));"
     yield "  }"
+    for r, v in cells:
+        at = f"c + {r * width + v * lanes}"
+        yield f"  ull_store<float, {lanes}>({at}, ull_load<float, {lanes}>({at}) * {1 / scale}f);"
     yield "}"
 
 
@@ -105,12 +112,8 @@ def _decoded(shape: Shape, bits: int, vector: int) -> list[str]:
         place = 4 * (number * shape.width + vector * shape.lanes)
         return f"ull_load<int, {shape.lanes}>((const int *)(p + {place}))"
 
-    match bits:
-        case 8:
-            return [f"ull_centred<8>({stored(0)})"]
-        case 4 | 2:
-            return [f"ull_centred<{bits}>({stored(0)} >> {shift})" for shift in range(0, 8, bits)]
-        case 3:
-            highest = [f"{stored(2)} {'<<' if word < 2 else '>>'} {abs(word - 2)}" for word in range(8)]
-            return [f"ull_joined({stored(word // 4)} >> {word % 4 * 2}, {highest[word]})" for word in range(8)]
-    raise ValueError(f"codes of {bits} bits")
+    if bits != 3:
+        return [f"ull_highest<{bits}>({stored(0)} << {shift})" for shift in range(0, 8, bits)]
+    places = ((0, 2), (0, 5), (1, 2), (1, 5), (2, 0), (2, 3))
+    whole = [f"ull_highest<3>({stored(number)} << {shift})" for number, shift in places]
+    return whole + [f"ull_joined({stored(number)}, {stored(2)} << {5 - number})" for number in range(2)]

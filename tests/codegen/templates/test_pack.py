@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from ullage.codegen.cpp.templates.pack import PanelPacker
-from ullage.codegen.templates import PackedPanels
+from ullage.codegen.cpp.templates.pack import CodePacker, PanelPacker
+from ullage.codegen.templates import Codes, PackedPanels
 from ullage.errors import InputError
 
 
@@ -96,3 +96,31 @@ def test_half_weights_widen_exactly_to_float32() -> None:
 def test_a_shape_that_disagrees_is_refused() -> None:
     with pytest.raises(InputError, match="does not hold 1 group"):
         PanelPacker(Recorder(torch.randn(20, 4)), PackedPanels(n=20, k=5, nr=16, groups=1, dtype="float32"))
+
+
+def places(bits: int) -> list[list[tuple[int, int]]]:
+    """Of each word of codes, the lowest first, its bits as (stored word, bit of a byte)."""
+    if bits != 3:
+        return [[(0, 8 - bits * (i + 1) + bit) for bit in range(bits)] for i in range(8 // bits)]
+    whole = [[(stored, first + bit) for bit in range(3)] for stored, first in [(0, 3), (0, 0), (1, 3), (1, 0), (2, 5)]]
+    return [*whole, [(2, 2), (2, 3), (2, 4)], [(2, 0), (0, 6), (0, 7)], [(2, 1), (1, 6), (1, 7)]]
+
+
+@pytest.mark.parametrize("group", [32, 64, 256])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_codes_are_twos_complement_in_the_documented_bits(bits: int, group: int) -> None:
+    n, k, nr = 21, 512, 16
+    form = Codes(bits, group)
+    layout = PackedPanels(n=n, k=k, nr=nr, groups=1, dtype="uint8", word=4, codes=form)
+    codes = torch.randint(0, 1 << bits, (n, k), dtype=torch.uint8)
+    packer = CodePacker(Recorder(codes), Recorder(torch.randn(n, k // group).half()), layout)
+    where, found = places(bits), []
+    stored = max(word for place in where for word, _ in place) + 1
+    for tile in (packer.tile(0), packer.tile(1)):
+        assert len(tile) == layout.tile_bytes
+        packed = torch.frombuffer(bytearray(tile), dtype=torch.uint8)[form.head_bytes(nr, k) :]
+        block = packed.int().view(-1, stored, nr, 4)
+        lines = [sum((block[:, word] >> bit & 1) << i for i, (word, bit) in enumerate(place)) for place in where]
+        found.append(torch.stack([torch.as_tensor(line) for line in lines], 1).permute(2, 0, 1, 3).reshape(nr, k))
+    signed = codes.int() - form.zero
+    assert torch.equal(torch.cat(found)[:n], signed & ((1 << bits) - 1))
