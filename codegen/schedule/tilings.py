@@ -16,10 +16,10 @@ _NEAR_BYTES = 512 << 10
 """Weights that stay in a core's own cache (its second level, as a rule at least twice as large) while rows pass."""
 _FAR_BYTES = 2 << 20
 """Rows, read and written, that do not stay there: they should pass once."""
-_AWAY_BYTES = 12 << 20
-"""Rows that come from memory."""
 _AHEAD_STEPS = 128
 """Words of a row that are fetched ahead: longer rows are streams that processors foresee."""
+_AHEAD_OUTPUTS = 96
+"""Outputs of products whose rows are: with more of them there is time enough."""
 _LONG_BYTES = 1 << 20
 """Outputs whose residual is no longer there when they are computed."""
 
@@ -28,8 +28,8 @@ def with_tiling(spec: Spec, dim_max: Mapping[str, int]) -> Spec:
     """The specification with the tiling that suits the bytes it moves at the upper bounds of the dimensions.
 
     Products and dense convolutions with small weights and many rows go through all weights for each block of rows.
-    Residuals of large outputs are fetched early, and added to sums that are still in registers. Short rows of matrix
-    products are fetched ahead where they come from memory.
+    Residuals of large outputs are fetched early, and added to sums that are still in registers. Short rows of narrow
+    matrix products are fetched ahead where they do not stay in a core's own cache.
     """
     if not isinstance(spec, Gemm | Conv2d) or not isinstance(spec.weight, PackedPanels):
         return spec
@@ -38,12 +38,17 @@ def with_tiling(spec: Spec, dim_max: Mapping[str, int]) -> Spec:
     several = spec.rows is None and spec.weight.tiles > 1
     once = several and weights <= _NEAR_BYTES and read + written >= _FAR_BYTES
     residual = fetches(spec.epilogue) and written >= _LONG_BYTES
-    short = spec.weight.k <= _AHEAD_STEPS * spec.weight.word and (isinstance(spec, Gemm) or spec.kernel == (1, 1))
-    ahead = short and read >= _AWAY_BYTES
+    ahead = _waits_for_rows(spec, spec.weight) and read >= _NEAR_BYTES
     tiling = Tiling(tiles_first=once, prefetch=residual, from_registers=residual, ahead=ahead)
     if isinstance(spec, Gemm):
         return replace(spec, tiling=tiling)
     return replace(spec, tiling=tiling)
+
+
+def _waits_for_rows(spec: Gemm | Conv2d, weight: PackedPanels) -> bool:
+    """Whether so little is computed with a row that the next ones are needed before they can be there."""
+    product = isinstance(spec, Gemm) or spec.kernel == (1, 1)
+    return product and weight.k <= _AHEAD_STEPS * weight.word and weight.n <= _AHEAD_OUTPUTS
 
 
 def _row_bytes(spec: Gemm | Conv2d, dim_max: Mapping[str, int]) -> tuple[int, int]:

@@ -46,7 +46,7 @@ def tilings(module: nn.Module, *inputs: torch.Tensor) -> list[AnyTiling]:
         (64, 64, 128, False, Tiling()),
         (64, 64, 128, True, Tiling()),
         (8192, 32, 128, False, ONCE),
-        (65536, 32, 16, False, Tiling()),
+        (65536, 32, 16, False, Tiling(ahead=True)),
         (8192, 32, 128, True, Tiling(tiles_first=True, prefetch=True, from_registers=True)),
         (512, 512, 1024, False, Tiling()),
         (512, 512, 1024, True, RESIDUAL),
@@ -59,10 +59,12 @@ def test_rows_that_leave_the_cache_pass_once(
     assert tilings(Product(inputs, outputs, residual), *arguments) == [wanted]
 
 
-def test_short_rows_from_memory_are_fetched_ahead() -> None:
-    assert tilings(nn.Conv2d(32, 8, 1), torch.randn(1, 32, 400, 400)) == [Tiling(ahead=True)]
-    assert tilings(nn.Conv2d(32, 8, 3), torch.randn(1, 32, 400, 400)) == [Tiling()]
-    assert tilings(nn.Conv2d(512, 8, 1), torch.randn(1, 512, 100, 100)) == [Tiling()]
+def test_short_rows_of_narrow_products_are_fetched_ahead() -> None:
+    assert tilings(nn.Conv2d(32, 8, 1), torch.randn(1, 32, 80, 80)) == [Tiling(ahead=True)]
+    assert tilings(nn.Conv2d(32, 8, 1), torch.randn(1, 32, 40, 40)) == [Tiling()]
+    assert tilings(nn.Conv2d(32, 8, 3), torch.randn(1, 32, 80, 80)) == [Tiling()]
+    assert tilings(nn.Conv2d(512, 8, 1), torch.randn(1, 512, 80, 80)) == [Tiling()]
+    assert tilings(nn.Conv2d(32, 150, 1), torch.randn(1, 32, 80, 80)) == [Tiling(tiles_first=True)]
 
 
 def test_convolutions_count_pixels() -> None:
