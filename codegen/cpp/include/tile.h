@@ -46,12 +46,10 @@ ULL_FN void ull_dot_fours(ull_ints &c, ull_f32<ULL_LANES> a, ull_f32<ULL_LANES> 
 }
 #endif
 
-/* The highest `BITS` bits of each byte, the rest zero. */
-template <int BITS> ULL_FN ull_ints ull_highest(ull_ints codes) {
-    return codes & int(0x01010101u * (0x100u - (1u << (8 - BITS))));
+/* Each byte of words shifted left by `SHIFT` and masked. */
+template <int SHIFT, int MASK> ULL_FN ull_ints ull_field(ull_ints words) {
+    return (words << SHIFT) & int(0x01010101u * unsigned(MASK));
 }
-/* The highest two bits of each byte of one, then the third of the other, the rest zero. */
-ULL_FN ull_ints ull_joined(ull_ints two, ull_ints third) { return (two & int(0xC0C0C0C0u)) | (third & 0x20202020); }
 
 /* to[0..n) = from[0..n) as float. */
 template <class T> static void ull_widen_row(float *to, const T *from, ull_i64 n) {
