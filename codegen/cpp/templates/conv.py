@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ullage.codegen.cpp.templates.conv_pixels import Pixels
 from ullage.codegen.cpp.templates.conv_taps import Taps, conv_taps
 from ullage.codegen.cpp.templates.early import fetch_rows
 from ullage.codegen.cpp.templates.gemm import emit_gemm
@@ -253,7 +254,7 @@ def _body(plan: _Plan) -> list[str]:
         *_operands(plan),
         *plan.row_epilogue.setup(),
         "for (ull_i64 task = begin; task < end; ++task) {",
-        *indent([*_task(plan), *_pixels(plan)]),
+        *indent([*_task(plan), *_pixels(plan).lines()]),
         f"  for (ull_i64 s = first; s == first || s < last; s += {taps.per_chunk})",
         f"  for (ull_i64 k = 0; k < {taps.length}; k += {taps.step}) {{",
         f"    const ull_i64 segments = s + {taps.per_chunk} < last ? {taps.per_chunk} : last - s;",
@@ -350,41 +351,9 @@ def _task(plan: _Plan) -> list[str]:
     return lines
 
 
-def _pixels(plan: _Plan) -> list[str]:
-    """Input position and offset of every row of the block (rows beyond it lie off the image)."""
-    spec, full, size = plan.spec, plan.tiles.rows[-1], plan.most_rows
-    up_h, up_w = spec.stride if spec.transposed else (1, 1)
-    down_h, down_w = (1, 1) if spec.transposed else spec.stride
-    pad_h, pad_w = (0, 0) if spec.transposed else spec.padding
-    return [
-        f"int row_h[{size}], row_w[{size}];",
-        f"ull_i64 row_at[{size}]{f', row_m[{size}]' if spec.transposed else ''};",
-        f"bool within[{size // full}];",
-        "ull_i64 image = row_begin / (GRID_H * GRID_W), y = row_begin / GRID_W % GRID_H, column = row_begin % GRID_W;",
-        f"for (ull_i64 i = 0; i < (block_rows + {full - 1}) / {full} * {full}; ++i) {{",
-        f"  const ull_i64 h = y * {down_h} - {pad_h}, w = column * {down_w} - {pad_w};",
-        f"  const ull_i64 out_y = y * {up_h} + phase[2], out_x = column * {up_w} + phase[3];",
-        "  const bool inside = i < block_rows && out_y < OUT_H && out_x < OUT_W;",
-        f"  const bool all_taps = inside && {_all_taps_inside(plan.taps)};",
-        f"  within[i / {full}] = all_taps && (i % {full} == 0 || within[i / {full}]);",
-        "  row_h[i] = inside ? (int)h : -(1 << 30);",
-        "  row_w[i] = (int)w;",
-        f"  row_at[i] = image * STRIDE_B + h * STRIDE_H + w * STRIDE_W + group * {plan.channels};",
-        *(["  row_m[i] = inside ? (image * OUT_H + out_y) * OUT_W + out_x : -1;"] if spec.transposed else []),
-        "  if (++column == GRID_W) {",
-        "    column = 0;",
-        "    if (++y == GRID_H) y = 0, ++image;",
-        "  }",
-        "}",
-    ]
-
-
-def _all_taps_inside(taps: Taps) -> str:
-    """C++ condition that pixel (h, w) and all its taps lie in the image."""
-    segments = [segment for phase in taps.phases for segment in phase.segments]
-    top, bottom = min(s.down for s in segments), max(s.down for s in segments)
-    left, right = min(s.right for s in segments), max(s.right for s in segments) + taps.span - 1
-    return f"h + {top} >= 0 && h + {bottom} < IN_H && w + {left} >= 0 && w + {right} < IN_W"
+def _pixels(plan: _Plan) -> Pixels:
+    offsets = plan.in_place and not plan.spec.transposed
+    return Pixels(plan.spec, plan.taps, plan.tiles.rows[-1], plan.most_rows, plan.channels, offsets)
 
 
 def _pointers(plan: _Plan) -> list[str]:

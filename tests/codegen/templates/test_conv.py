@@ -174,6 +174,7 @@ CASES = {
     "few channels with gaps": Case((1, 9, 8), 3, 20, padding=(1, 1), gap=1),
     "tiles inside a line": Case((1, 5, 24), 40, 20, padding=(0, 1)),
     "tiles inside a line, few channels": Case((1, 5, 24), 3, 20, padding=(0, 1)),
+    "tiles inside a line, strided": Case((2, 9, 37), 20, 20, stride=(2, 2), padding=(1, 1)),
     "1x1": Case((2, 5, 7), 30, 20, (1, 1)),
     "1x1 with gaps": Case((2, 5, 7), 30, 20, (1, 1), gap=2),
     "1x1 strided": Case((2, 5, 7), 30, 20, (1, 1), (2, 2)),
