@@ -55,7 +55,8 @@ class Conv2d:
     counts. Weights are `PackedPanels` per group (buffer `w`), or `PackedDepthwise` when in_c == out_c == groups.
     `padding` counts the zeros before the first row and column; how many follow the last is what `out_h` and `out_w`
     need. `transposed`: the gradient-like convolution (stride is the up-sampling factor). `border` is what an input of
-    uint8 has outside the image instead of zeros: the value that stands for zero.
+    uint8 has outside the image instead of zeros: the value that stands for zero, which a depthwise convolution with
+    float weights subtracts from all values.
     """
 
     buffers: tuple[Buffer, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ullage.codegen.cpp import ops
-from ullage.codegen.loops.ir import Cast, Expr, Load, Ref
+from ullage.codegen.loops.ir import Apply, Cast, Const, Expr, Load, Ref
 from ullage.codegen.loops.poly import Poly, linear_in, to_expr, to_poly, unique
 
 if TYPE_CHECKING:
@@ -65,6 +65,13 @@ def _interleaved_place(scope: Scope, buffer: str, index: Expr) -> str:
     return f"{scope.buffers[buffer]} + {scope.index(to_poly(index) * Poly.constant(distance))} + {scope.lane.slot}"
 
 
+def _before_wrapping(value: Expr) -> Expr:
+    """A value of which a store keeps the low bits, as 32-bit integers."""
+    if not isinstance(value, Cast) or ops.register_class(value.arg.dtype) == "mask":
+        return value
+    return Cast(value.arg, "int32")
+
+
 def _contiguous_base(scope: Scope, index: Expr) -> Poly | None:
     """The index without the lane variable if lanes are neighbours, else None."""
     assert scope.lane is not None
@@ -110,7 +117,11 @@ def store_text(scope: Scope, buffer: str, index: Expr, value: Expr) -> str:
     kind = f"{ops.STORAGE[dtype]}, {n}"
     if dtype in ops.HALVES:
         value = _before_rounding(value, dtype)
-    stored = scope.name(f"ull_v<{kind}>", ops.stored_text(scope.value(value), dtype, n))
+    code = _code(value)
+    if code is None and dtype in ops.NARROW_INTEGERS:
+        value = _before_wrapping(value)
+    text = ops.stored_text(scope.value(value), dtype, n) if code is None else ops.code_text(scope.value(code), n)
+    stored = scope.name(f"ull_v<{kind}>", text)
     if scope.lane is None:
         return f"{scope.buffers[buffer]}[{scope.index(to_poly(index))}] = {stored};"
     if buffer in scope.interleaved:
@@ -124,6 +135,15 @@ def store_text(scope: Scope, buffer: str, index: Expr, value: Expr) -> str:
     if valid is None:
         return f"ull_store<{kind}>({to}, {stored});"
     return f"ull_store_n<{kind}>({to}, {stored}, {valid});"
+
+
+def _code(value: Expr) -> Expr | None:
+    """What is rounded to the nearest uint8, 255 if it is more, where it is known not to be negative."""
+    match value:
+        case Cast(Apply("round", (Apply("min", (Apply("max", (_, Const(low))) as least, Const(255))),)), "uint8"):
+            return least if least.dtype == "float32" and low >= 0 else None
+        case _:
+            return None
 
 
 def _before_rounding(value: Expr, dtype: str) -> Expr:

@@ -16,6 +16,7 @@ STORAGE: dict[str, str] = {
     "int32": "int", "int16": "short", "int8": "ull_i8", "uint8": "ull_u8", "bool": "ull_u8",
 }  # fmt: skip
 HALVES = frozenset({"float16", "bfloat16"})
+NARROW_INTEGERS = frozenset({"int8", "uint8", "int16"})
 _REGISTER = {
     "float64": "ull_f64", "float32": "ull_f32", "float16": "ull_f32", "bfloat16": "ull_f32", "int64": "ull_i64v",
     "int32": "ull_i32", "int16": "ull_i32", "int8": "ull_i32", "uint8": "ull_i32", "bool": "ull_m",
@@ -162,6 +163,21 @@ def wrap_text(text: str, dtype: str, n: int) -> str:
     return text if narrow is None else f"ull_wrap_{narrow}<{n}>({text})"
 
 
+def rounds_to_integers(source: str, dtype: str) -> bool:
+    """Whether a conversion of rounded values is one from single precision to at most 32 bits."""
+    return source in FLOATS and register_class(source) == "f32" and register_class(dtype) == "i32"
+
+
+def nearest_text(text: str, dtype: str, n: int) -> str:
+    """A float32 register as the nearest integers, halves to even ones, in the register of an integer dtype."""
+    return wrap_text(f"ull_nearest_i32<{n}>({text})", dtype, n)
+
+
+def code_text(text: str, n: int) -> str:
+    """float32 registers that are not negative as the nearest uint8, 255 for all that is more."""
+    return f"ull_code<{n}>({text})"
+
+
 def cast_text(text: str, source: str, dtype: str, n: int) -> str:
     """Conversion of a register value."""
     if source == dtype:
@@ -202,8 +218,8 @@ def stored_text(text: str, dtype: str, n: int) -> str:
             return f"ull_f16_bits<{n}>({text})"
         case "bool":
             return f"ull_bool_bytes<{n}>({text})"
-        case "int8" | "uint8" | "int16":
-            return f"ull_convert<{STORAGE[dtype]}, {n}>({text})"
+        case _ if dtype in NARROW_INTEGERS:
+            return f"ull_narrow<{STORAGE[dtype]}, {n}>({text})"
         case _:
             return text
 

@@ -103,6 +103,8 @@ class Scope(Blocks):
         match expr:
             case Load():
                 return load_text(self, expr, n)
+            case Cast(Apply("round", (arg,), source), dtype) if ops.rounds_to_integers(source, dtype):
+                return ops.nearest_text(self.emit(arg, n), dtype, n)
             case Cast(arg, dtype):
                 return ops.cast_text(self.emit(arg, n), arg.dtype, dtype, n)
             case Apply(op, args, dtype):

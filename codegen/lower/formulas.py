@@ -40,14 +40,21 @@ def minimum(a: Expr, b: Expr) -> Expr:
 
 def relu(x: Expr) -> Expr:
     """max(x, 0) that keeps NaN."""
-    return op("where", op("lt", x, const_like(0, x)), const_like(0, x), x)
+    return clamp(x, const_like(0, x), None)
 
 
 def clamp(x: Expr, low: Expr | None, high: Expr | None) -> Expr:
     """min(max(x, low), high) that keeps NaN."""
     if low is not None:
-        x = op("where", op("lt", x, low), low, x)
-    return x if high is None else op("where", op("gt", x, high), high, x)
+        x = op("max", x, low) if _is_float_number(low) else op("where", op("lt", x, low), low, x)
+    if high is None:
+        return x
+    return op("min", x, high) if _is_float_number(high) else op("where", op("gt", x, high), high, x)
+
+
+def _is_float_number(bound: Expr) -> bool:
+    """Whether a bound of floats is known and no NaN: one instruction, which keeps NaN."""
+    return isinstance(bound, Const) and is_float(bound) and bound.value == bound.value
 
 
 def scaled(x: Expr, factor: float) -> Expr:

@@ -77,7 +77,7 @@ class Surround:
 
 
 def border_of(convolution: Node) -> int:
-    """What stands for zero outside the image: 0, but for convolutions of integers."""
+    """The code that stands for zero: 0, but for convolutions of uint8."""
     return int_of(convolution.args[9]) if len(convolution.args) > 9 else 0
 
 

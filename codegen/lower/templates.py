@@ -26,7 +26,7 @@ from ullage.codegen.lower.shapes import Index, Shape, dtype_name, numel, reshape
 from ullage.codegen.lower.table import aten, fake, float_of
 from ullage.codegen.lower.values import Lazy, NotFusable, View, cast
 from ullage.codegen.templates import Attention, Conv2d, Gemm, PackedPanels, Strided
-from ullage.graph.operators import CONVOLUTION_INT8, LINEAR_CODES, LINEAR_INT8
+from ullage.graph.operators import CONVOLUTION_INT8, DEPTHWISE_CODES, LINEAR_CODES, LINEAR_INT8
 
 LINEAR = aten.linear.default
 BMM = aten.bmm.default
@@ -34,7 +34,7 @@ MM = aten.mm.default
 CONVOLUTION = aten.convolution.default
 ATTENTION = aten.scaled_dot_product_attention.default
 LINEARS = frozenset({LINEAR, LINEAR_INT8, LINEAR_CODES})
-CONVOLUTIONS = frozenset({CONVOLUTION, CONVOLUTION_INT8})
+CONVOLUTIONS = frozenset({CONVOLUTION, CONVOLUTION_INT8, DEPTHWISE_CODES})
 TEMPLATES = LINEARS | CONVOLUTIONS | {BMM, MM, ATTENTION}
 
 

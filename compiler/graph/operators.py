@@ -64,6 +64,37 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
     return torch.empty_like(torch.ops.aten.convolution.default(*operands, None, *geometry[:6]))
 
 
+@torch.library.custom_op(f"{LIBRARY}::depthwise_codes", mutates_args=())
+def _depthwise_codes(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+    zero: int,
+) -> Tensor:
+    """The convolution of (x − zero) with float32 weights, each channel alone; arguments as aten.convolution's.
+
+    x uint8 [b, c, (h,) w], weight [c, 1, (kh,) kw], `groups` is c, `zero` 0 to 255. No bias, not transposed.
+    """
+    run = F.conv1d if weight.dim() == 3 else F.conv2d
+    return run(x.float() - zero, weight, None, tuple(stride), tuple(padding), tuple(dilation), groups)
+
+
+@_depthwise_codes.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
+    transposed, groups, zero = geometry[3], geometry[5], geometry[6]
+    if (x.dtype, weight.dtype) != (torch.uint8, torch.float32) or weight.shape[1] != 1:
+        raise ValueError(f"codes of images are uint8, convolved with float32, not {x.dtype} with {weight.dtype}")
+    if bias is not None or transposed or groups != x.shape[1] or not 0 <= zero <= 255:
+        raise ValueError("a convolution of codes has no bias, is depthwise, not transposed, and its zero is a uint8")
+    return torch.empty_like(torch.ops.aten.convolution.default(x.to(torch.float32), weight, None, *geometry[:6]))
+
+
 @torch.library.custom_op(f"{LIBRARY}::linear_codes", mutates_args=())
 def _linear_codes(x: Tensor, codes: Tensor, scales: Tensor, bits: int) -> Tensor:
     """Σ_k (256 · high[..., k] + low[..., k] − 32768) · (codes[n, k] − 2^(bits − 1)) · scales[n, k / group], float32.
@@ -130,6 +161,7 @@ def _check(x: Tensor, weight: Tensor) -> None:
 
 LINEAR_INT8 = torch.ops.ullage.linear_int8.default
 CONVOLUTION_INT8 = torch.ops.ullage.convolution_int8.default
+DEPTHWISE_CODES = torch.ops.ullage.depthwise_codes.default
 LINEAR_CODES = torch.ops.ullage.linear_codes.default
 LINEAR_SCAN = torch.ops.ullage.linear_scan.default
 LAST = torch.ops.ullage.last.default

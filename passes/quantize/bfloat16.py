@@ -17,7 +17,14 @@ from ullage.graph.captured import CapturedModel
 from ullage.graph.recipes import convert, reshape
 from ullage.passes.edit import Editor, argument, calls, is_call, is_tensor, value_of
 from ullage.passes.manager import Pass, RewriteLog
-from ullage.passes.quantize.widths import filled_input, filled_weight, fills, float_weight
+from ullage.passes.quantize.widths import (
+    filled_input,
+    filled_weight,
+    fills,
+    float_weight,
+    is_depthwise,
+    waits_for_values,
+)
 
 aten = torch.ops.aten
 NARROW = torch.bfloat16
@@ -72,7 +79,8 @@ def is_attention(node: Node) -> bool:
 def candidates(model: CapturedModel) -> Iterator[Node]:
     """Embeddings in constant tables, linears and convolutions with constant weights, and attention, all of float32.
 
-    Products whose sums do not run over pairs of values (`fills`) would be no faster and are left alone.
+    Products whose sums do not run over pairs of values (`fills`) would be no faster and are left alone, but not
+    depthwise convolutions: they wait for memory, which has half as much to deliver.
     """
     edit = Editor.of(model)
     for node in calls(model.module.graph):
@@ -92,6 +100,8 @@ def _pays(edit: Editor, node: Node) -> bool:
     ref = float_weight(edit, node)
     if ref is None:
         return False
+    if is_depthwise(node, ref.shape):
+        return waits_for_values(node, ref.shape)
     inputs = ref.shape[0] if _transposed(node) else ref.shape[1]
     return fills(node, inputs // _groups_of_inputs(node), _WORD)
 
@@ -117,10 +127,12 @@ def _narrow_product(edit: Editor, node: Node) -> None:
     ref = edit.constant(weight)
     assert ref is not None and isinstance(x, Node)
     narrow_x = behind_views(edit, x, lambda source: edit.call(aten._to_copy.default, source, dtype=NARROW))
-    narrow_weight = edit.add_constant(filled_weight(convert(ref, NARROW), _WORD))
-    narrow_x = filled_input(edit, narrow_x, node, ref.shape[1], _WORD)
+    narrow_weight = convert(ref, NARROW)
+    if not is_depthwise(node, ref.shape):
+        narrow_weight = filled_weight(narrow_weight, _WORD)
+        narrow_x = filled_input(edit, narrow_x, node, ref.shape[1], _WORD)
     rest = (None, *node.args[3:]) if is_call(node, _CONVOLUTION) else ()
-    product = edit.call(node.target, narrow_x, narrow_weight, *rest)
+    product = edit.call(node.target, narrow_x, edit.add_constant(narrow_weight), *rest)
     result = edit.call(aten._to_copy.default, product, dtype=torch.float32)
     if bias is not None:
         result = edit.call(aten.add.Tensor, result, as_offsets(edit, node, bias))
@@ -140,22 +152,30 @@ def _narrow_attention(edit: Editor, node: Node, readers: frozenset[Node]) -> Non
 
 
 def behind_views(
-    edit: Editor, x: Node, rewrite: Callable[[Node], Node], readers: frozenset[Node] = frozenset()
+    edit: Editor, x: Node, rewrite: Callable[[Node], Node], readers: frozenset[Node] = frozenset(), zero: float = 0.0
 ) -> Node:
-    """`rewrite` (pointwise) of x, put before the views and concatenations between x and what computes it.
+    """`rewrite` (pointwise) of x, put before the views, zeros around and concatenations between x and what computes it.
 
-    There it can be part of the kernels that compute it. Views that others read too are left alone, but for parts of a
-    value that is read by nothing but `readers`, all of which get a bfloat16 form of it.
+    There it can be part of the kernels that compute it. `zero` is what it makes of 0. Views that others read too are
+    left alone, but for parts of a value that is read by nothing but `readers`, all of which get a bfloat16 form of it.
     """
     if is_call(x, aten.cat.default) and len(x.users) == 1:
-        parts = [behind_views(edit, part, rewrite, readers) for part in x.args[0]]  # type: ignore[union-attr, arg-type]
+        operands: Any = x.args[0]
+        parts = [behind_views(edit, part, rewrite, readers, zero) for part in operands]
         return edit.call(x.target, parts, *x.args[1:])
+    if _adds_zeros(x) and len(x.users) == 1:
+        inner: Any = x.args[0]
+        return edit.call(x.target, behind_views(edit, inner, rewrite, readers, zero), x.args[1], zero)
     alone = is_call(x, *_VIEWS) and len(x.users) == 1
     if not alone and not (is_call(x, *_VIEWS, *_PARTS) and _is_read_by(x.args[0], readers)):
         return rewrite(x)
     source = x.args[0]
     assert isinstance(source, Node)
-    return edit.call(x.target, behind_views(edit, source, rewrite, readers), *x.args[1:], **x.kwargs)
+    return edit.call(x.target, behind_views(edit, source, rewrite, readers, zero), *x.args[1:], **x.kwargs)
+
+
+def _adds_zeros(node: Node) -> bool:
+    return is_call(node, aten.constant_pad_nd.default) and node.args[2:] in ((), (0,))
 
 
 def _is_read_by(node: object, readers: frozenset[Node]) -> bool:

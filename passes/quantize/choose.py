@@ -19,6 +19,7 @@ from ullage.graph.captured import CapturedModel
 from ullage.passes.clean.common_subexpressions import CommonSubexpressions
 from ullage.passes.manager import Pass, PassManager, Rewrite
 from ullage.passes.quantize import int8
+from ullage.passes.quantize.fold_scales import FoldScales
 from ullage.passes.quantize.int8 import Range
 from ullage.passes.quantize.measure import Arguments, Results, Sample, relative_error, run_as_kernels
 from ullage.passes.quantize.names import Scheme
@@ -65,7 +66,7 @@ class Judge:
     def narrowed(self, passes: Sequence[Pass], residuals: bool) -> Narrowed:
         """The model rewritten by lossy passes, perhaps with residuals in bfloat16."""
         last = (NarrowResiduals(),) if residuals else ()
-        model, rewrites = PassManager((*passes, CommonSubexpressions(), *last)).run(self.model)
+        model, rewrites = PassManager((*passes, CommonSubexpressions(), FoldScales(), *last)).run(self.model)
         return model, [r for r in rewrites if is_lossy(r.pass_name)]
 
     def error(self, options: Sequence[Option]) -> float:

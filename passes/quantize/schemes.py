@@ -19,9 +19,8 @@ from ullage.passes.quantize.measure import Rounding
 from ullage.passes.quantize.names import Scheme
 from ullage.passes.quantize.residuals import NarrowResiduals
 from ullage.passes.quantize.weight_only import WeightOnly
+from ullage.passes.quantize.widths import MULTIPLICATIONS_OF_AN_ELEMENT, is_depthwise
 
-_MULTIPLICATIONS_OF_AN_ELEMENT = 16
-"""Reading four bytes from memory takes about as long as so many multiplications (a machine's balance)."""
 _PASSES: Mapping[str, type[Bfloat16] | type[Int8]] = {"bfloat16": Bfloat16, "int8": Int8}
 _LOSSY = frozenset({Bfloat16.name, Int8.name, NarrowResiduals.name, WeightOnly.name})
 
@@ -35,7 +34,8 @@ class Option:
     text: str
     rounding: Rounding
     gain: float
-    """What it saves: multiplications of a product, and elements of its weight as so many of them."""
+    """What it saves: multiplications of a product (elements that a depthwise one reads), and elements of its weight, as
+    so many multiplications each."""
 
 
 def options_of(scheme: str, model: CapturedModel, ranges: Mapping[str, Range]) -> list[Option]:
@@ -109,9 +109,11 @@ def gain(node: Node) -> float:
     is_table = bfloat16.is_table(node)
     weight = static_shape(node.args[0 if is_table else 1])  # type: ignore[arg-type]
     assert weight is not None
-    stored = _MULTIPLICATIONS_OF_AN_ELEMENT * prod(weight)
+    stored = MULTIPLICATIONS_OF_AN_ELEMENT * prod(weight)
     if is_table:
         return stored
+    if is_depthwise(node, weight):
+        return stored + MULTIPLICATIONS_OF_AN_ELEMENT * prod(_hints(node.args[0]))  # type: ignore[arg-type]
     return stored + prod(_hints(node)) * prod(weight[1:])
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
+
 import torch
 from torch.fx import Node
 
@@ -11,6 +14,8 @@ from ullage.graph.sources import InMemory
 from ullage.passes.edit import Editor, argument, is_call, is_tensor, value_of
 
 aten = torch.ops.aten
+MULTIPLICATIONS_OF_AN_ELEMENT = 16
+"""Reading four bytes from memory takes about as long as so many multiplications (a machine's balance)."""
 _MOST_ADDED = 1 / 3
 """Of the values that are summed: an image's three channels become four."""
 
@@ -21,6 +26,21 @@ def float_weight(edit: Editor, node: Node) -> ConstantRef | None:
     if ref is None or not is_tensor(x) or any(t != torch.float32 for t in (ref.dtype, value_of(x).dtype)):
         return None
     return ref
+
+
+def is_depthwise(node: Node, weight: Sequence[int]) -> bool:
+    """Whether a product is a convolution of each channel alone, as many out as in; `weight` is the weight's shape."""
+    if not is_call(node, aten.convolution.default) or argument(node, "transposed"):
+        return False
+    groups: int = argument(node, "groups")
+    return 1 < weight[0] == groups and weight[1] == 1
+
+
+def waits_for_values(node: Node, weight: Sequence[int]) -> bool:
+    """Whether a depthwise convolution multiplies each value so few times that memory sets its pace."""
+    strides: list[int] = argument(node, "stride")
+    each = strides * (len(weight) - 2) if len(strides) == 1 else strides
+    return prod(weight[2:]) <= MULTIPLICATIONS_OF_AN_ELEMENT * prod(each)
 
 
 def filled(inputs: int, word: int) -> int:

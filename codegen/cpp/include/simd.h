@@ -276,6 +276,17 @@ template <int N, class From> ULL_FN auto ull_widen(From x) {
     return ull_convert<int, N>(x);
 #endif
 }
+/* The low bits of 32-bit integers (gcc takes the generic conversion of eight to bytes apart). */
+template <class To, int N, class From> ULL_FN ull_v<To, N> ull_narrow(From x) {
+#if defined(__AVX2__) && !defined(__clang__)
+    if constexpr (N == 8 && sizeof(To) == 1 && sizeof(x) == 32) {
+        typedef To B __attribute__((vector_size(32)));
+        const B b = ull_bits<B>(x);
+        return __builtin_shufflevector(b, b, 0, 4, 8, 12, 16, 20, 24, 28);
+    }
+#endif
+    return ull_convert<To, N>(x);
+}
 template <int N> ULL_FN ull_f32<N> ull_to_f32(ull_f32<N> x) { return x; }
 template <int N> ULL_FN ull_f32<N> ull_to_f32(ull_f64<N> x) { return ull_convert<float, N>(x); }
 template <int N> ULL_FN ull_f32<N> ull_to_f32(ull_i32<N> x) { return ull_convert<float, N>(x); }
@@ -377,7 +388,7 @@ template <int N> ULL_FN ull_m<N> ull_from_bool(ull_v<ull_u8, N> x) {
     if constexpr (N == 1) return x != 0;
     else return ull_widen<N>(x) != 0;
 }
-template <int N> ULL_FN ull_v<ull_u8, N> ull_bool_bytes(ull_m<N> m) { return ull_convert<ull_u8, N>(m & 1); }
+template <int N> ULL_FN ull_v<ull_u8, N> ull_bool_bytes(ull_m<N> m) { return ull_narrow<ull_u8, N>(m & 1); }
 
 /* ---- arithmetic -------------------------------------------------------------------------------------------- */
 /* a * b + c, rounded once where the machine can. */

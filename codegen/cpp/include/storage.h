@@ -38,6 +38,18 @@ struct ull_float16 {
     }
 };
 
+/* Codes of values: what is above the code that stands for zero. */
+template <int ZERO> struct ull_codes {
+    typedef ull_u8 memory;
+    ULL_FN ull_vec32 value(ull_v<ull_u8, ULL_LANES> codes) {
+        const ull_vec32 above = ull_convert<float, ULL_LANES>(ull_widen<ULL_LANES>(codes));
+        if constexpr (ZERO == 0) return above;
+        return above - ull_splat<ULL_LANES>(float(ZERO));
+    }
+    ULL_FN ull_vec32 load(const memory *p) { return value(ull_load<ull_u8, ULL_LANES>(p)); }
+    ULL_FN ull_vec32 load(const memory *p, ull_i64 n) { return value(ull_load_n<ull_u8, ULL_LANES>(p, n)); }
+};
+
 /* A mask that keeps where true, read as what is added to scores: 0 or minus infinity. */
 struct ull_keep_mask {
     typedef ull_u8 memory;

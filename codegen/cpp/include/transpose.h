@@ -43,25 +43,28 @@ template <int N, int BIT, class V> ULL_FN void ull_mix(V (&r)[N]) {
             r[i + BIT] = ull_mix_high<N, BIT>(a, b);
         }
 }
-/* Elements in a square of a transposing network: narrow ones travel in 32 bits. */
-template <class T> struct ull_square_type { typedef T type; };
-template <> struct ull_square_type<ull_u16> { typedef unsigned type; };
-template <> struct ull_square_type<short> { typedef unsigned type; };
-template <> struct ull_square_type<ull_u8> { typedef unsigned type; };
-template <> struct ull_square_type<ull_i8> { typedef unsigned type; };
+/* Narrow elements travel through a transposing network in 32 bits. */
+template <class T, int N> ULL_FN auto ull_to_square(ull_v<T, N> x) {
+    if constexpr (sizeof(T) < 4) return ull_widen<N>(x);
+    else return x;
+}
+template <class T, int N, class W> ULL_FN ull_v<T, N> ull_from_square(W x) {
+    if constexpr (sizeof(T) < 4) return ull_narrow<T, N>(x);
+    else return x;
+}
 
 /* to[j * to_step + i] = from[i * from_step + j] for i < rows and j < columns, both up to N; nothing else is touched. */
 template <class T, int N>
 ULL_FN void ull_square(const T *from, ull_i64 from_step, ull_i64 rows, T *to, ull_i64 to_step, ull_i64 columns) {
-    using W = typename ull_square_type<T>::type;
-    ull_v<W, N> r[N];
+    using W = decltype(ull_to_square<T, N>(ull_v<T, N>{}));
+    W r[N];
     if (rows == N && columns == N) {
 #pragma GCC unroll 16
-        for (int i = 0; i < N; ++i) r[i] = ull_convert<W, N>(ull_load<T, N>(from + i * from_step));
+        for (int i = 0; i < N; ++i) r[i] = ull_to_square<T, N>(ull_load<T, N>(from + i * from_step));
     } else {
 #pragma GCC unroll 16
         for (int i = 0; i < N; ++i)
-            r[i] = i < rows ? ull_convert<W, N>(ull_load_n<T, N>(from + i * from_step, columns)) : ull_v<W, N>{};
+            r[i] = i < rows ? ull_to_square<T, N>(ull_load_n<T, N>(from + i * from_step, columns)) : W{};
     }
     ull_mix<N, 1>(r);
     ull_mix<N, 2>(r);
@@ -69,11 +72,11 @@ ULL_FN void ull_square(const T *from, ull_i64 from_step, ull_i64 rows, T *to, ul
     if constexpr (N == 16) ull_mix<N, 8>(r);
     if (rows == N && columns == N) {
 #pragma GCC unroll 16
-        for (int j = 0; j < N; ++j) ull_store<T, N>(to + j * to_step, ull_convert<T, N>(r[j]));
+        for (int j = 0; j < N; ++j) ull_store<T, N>(to + j * to_step, ull_from_square<T, N>(r[j]));
     } else {
 #pragma GCC unroll 16
         for (int j = 0; j < N; ++j)
-            if (j < columns) ull_store_n<T, N>(to + j * to_step, ull_convert<T, N>(r[j]), rows);
+            if (j < columns) ull_store_n<T, N>(to + j * to_step, ull_from_square<T, N>(r[j]), rows);
     }
 }
 /* tile[row * N + lane] = p[lane * step + row] for rows (up to 16) and lanes (up to N). */

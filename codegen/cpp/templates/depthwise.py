@@ -19,6 +19,7 @@ from ullage.target import Target
 
 HEADERS = ("simd.h", "math.h", "depthwise.h")
 _STORAGE = {"float32": "ull_float32", "bfloat16": "ull_bfloat16", "float16": "ull_float16"}
+_CODES = "uint8"
 _PAIR_TAPS = 9
 _LIGHT_OPS = frozenset({"add", "sub", "mul", "div", "max", "min", "neg", "abs", "where", "lt", "le", "gt", "ge"})
 _LIGHT_NODES = 12
@@ -41,7 +42,8 @@ class _Plan:
     @property
     def x_storage(self) -> str:
         """How activations are stored."""
-        return _STORAGE[{b.name: b.dtype for b in self.spec.buffers}[self.spec.x_buffer]]
+        dtype = {b.name: b.dtype for b in self.spec.buffers}[self.spec.x_buffer]
+        return f"ull_codes<{self.spec.border}>" if dtype == _CODES else _STORAGE[dtype]
 
     @property
     def light(self) -> bool:
@@ -107,7 +109,7 @@ def _checked(spec: Conv2d, target: Target) -> PackedDepthwise:
         wrong.append(f"{spec.in_c} to {spec.out_c} channels in {spec.groups} groups with {taps} taps")
     if spec.transposed:
         wrong.append("the convolution is transposed")
-    if dtypes[spec.x_buffer] not in _STORAGE or spec.weight.dtype not in _STORAGE:
+    if dtypes[spec.x_buffer] not in (*_STORAGE, _CODES) or spec.weight.dtype not in _STORAGE:
         wrong.append(f"activations are {dtypes[spec.x_buffer]}, weights {spec.weight.dtype}")
     if wrong:
         raise InputError(f"unsuitable depthwise convolution: {'; '.join(wrong)}.")

@@ -217,6 +217,24 @@ def test_transposing_copies(shape: tuple[int, int]) -> None:
     check_cases(cases, tolerance=0)
 
 
+def test_floats_become_the_nearest_codes() -> None:
+    """Halves go to even numbers and what is beyond the bounds to these; other conversions keep the low bits."""
+    x = Load("x", Var("i"), "float32")
+    numbers = np.array([-3.5, -0.5, -0.0, 0.5, 1.5, 2.5, 254.5, 255.4, 256.0, 3e9, np.inf, -np.inf, 0.49999997, 77.3])
+    values = np.resize(numbers, 67).astype(np.float32)
+    cases = []
+    for low in (0.0, 3.0, -7.0):
+        inside = op("min", op("max", x, Const(low, "float32")), Const(255.0, "float32"))
+        kernel = pointwise(Cast(op("round", inside), "uint8"), {"x": "float32"}, 67).kernel
+        cases.append(Case(kernel, {"x": values, "y": np.zeros(67, np.uint8)}, {}))
+    moderate = np.where(np.abs(values) < 1000, values, 100).astype(np.float32)
+    for dtype in ("uint8", "int8", "int16", "int32"):
+        for value in (op("round", x), x):
+            kernel = pointwise(Cast(value, dtype), {"x": "float32"}, 67).kernel
+            cases.append(Case(kernel, {"x": moderate, "y": np.zeros(67, dtype)}, {}))
+    check_cases(cases, tolerance=0)
+
+
 @pytest.mark.parametrize("rows", [2, 3, 4, 5, 16, 19])
 def test_stores_that_stride_over_vector_lanes(rows: int) -> None:
     """Planes become interleaved channels, some of them padding; neighbours of what is stored stay as they are."""

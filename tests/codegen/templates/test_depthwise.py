@@ -18,7 +18,7 @@ from ullage.target import Target
 
 TARGETS = host_targets()
 ON_ALL = pytest.mark.parametrize("target", TARGETS, ids=str)
-NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16", torch.uint8: "uint8"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Case:
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     dynamic: bool = False
+    zero: int = 0
 
     @property
     def out_size(self) -> tuple[int, int]:
@@ -73,7 +74,7 @@ def case(
 
 
 def truth(c: Case) -> torch.Tensor:
-    x, w = c.x.double().permute(0, 3, 1, 2), c.w.double()
+    x, w = c.x.double().permute(0, 3, 1, 2) - c.zero, c.w.double()
     y = torch.conv2d(x, w, c.bias.double(), c.stride, c.padding, c.dilation, c.x.shape[3])
     return torch.relu(y).permute(0, 2, 3, 1)
 
@@ -87,7 +88,8 @@ def spec_of(c: Case, target: Target) -> tuple[Conv2d, dict[str, int]]:
     sizes = {"B": batch, "H": height, "W": width, "OH": c.out_size[0], "OW": c.out_size[1]}
     b, h, w, oh, ow = (Dim(n) if c.dynamic else Const(sizes[n]) for n in sizes)
     taps = c.w.shape[2] * c.w.shape[3]
-    dtype = NAMES[c.x.dtype]
+    dtype, weight_dtype = NAMES[c.x.dtype], NAMES[c.w.dtype]
+    out_dtype = weight_dtype
     biased = _apply("add", Ref("acc", "float32"), Load("bias", Var("n"), "float32"))
     value = _apply("max", biased, Const(0.0, "float32"))
     index = _apply("add", _apply("mul", Var("m"), Const(channels), "int64"), Var("n"), "int64")
@@ -95,9 +97,9 @@ def spec_of(c: Case, target: Target) -> tuple[Conv2d, dict[str, int]]:
     spec = Conv2d(
         buffers=(
             Buffer("x", dtype, "r"),
-            Buffer("w", dtype, "r"),
+            Buffer("w", weight_dtype, "r"),
             Buffer("bias", "float32", "r"),
-            Buffer("out", dtype, "w"),
+            Buffer("out", out_dtype, "w"),
         ),
         dims=tuple(sizes),
         batch=b,
@@ -117,8 +119,9 @@ def spec_of(c: Case, target: Target) -> tuple[Conv2d, dict[str, int]]:
         x_stride_b=_apply("mul", row, h, "int64"),
         x_stride_h=row,
         x_stride_w=Const(channels),
-        weight=PackedDepthwise(channels, taps, target.lanes, dtype),
-        epilogue=(Store("out", index, value if dtype == "float32" else Cast(value, dtype)),),
+        weight=PackedDepthwise(channels, taps, target.lanes, weight_dtype),
+        epilogue=(Store("out", index, value if out_dtype == "float32" else Cast(value, out_dtype)),),
+        border=c.zero,
     )
     return spec, sizes
 
@@ -127,8 +130,8 @@ def run(c: Case, target: Target, cuts: tuple[int, ...] = ()) -> torch.Tensor:
     spec, sizes = spec_of(c, target)
     assert isinstance(spec.weight, PackedDepthwise)
     packed = torch.frombuffer(bytearray(DepthwisePacker(Weight(c.w), spec.weight).tile(0)), dtype=c.w.dtype)
-    out = torch.full((c.x.shape[0], *c.out_size, c.x.shape[3]), math.nan, dtype=c.x.dtype)
-    guarded = torch.full((c.x.numel() + 2048,), math.nan, dtype=c.x.dtype)
+    out = torch.full((c.x.shape[0], *c.out_size, c.x.shape[3]), math.nan, dtype=c.w.dtype)
+    guarded = torch.full((c.x.numel() + 2048,), math.nan if c.x.is_floating_point() else 255, dtype=c.x.dtype)
     guarded[1024:-1024] = c.x.flatten()
     tensors = {"x": guarded[1024:], "w": packed, "bias": c.bias, "out": out}
     run_kernel(emit_depthwise(spec, target), target, tensors, sizes, cuts)
@@ -140,8 +143,10 @@ def assert_close(c: Case, out: torch.Tensor) -> None:
     exact = truth(c)
     taps = c.w.shape[2] * c.w.shape[3]
     limit = (taps + 2) * torch.finfo(torch.float32).eps * 6 * math.sqrt(taps)
-    if c.x.dtype != torch.float32:
-        limit += torch.finfo(c.x.dtype).eps * exact.abs().max().item()
+    if not c.x.is_floating_point():
+        limit *= 255
+    if c.w.dtype != torch.float32:
+        limit += torch.finfo(c.w.dtype).eps * exact.abs().max().item()
     assert (out.double() - exact).abs().max().item() <= limit
 
 
@@ -181,6 +186,18 @@ def test_dynamic_sizes_give_the_same_bits(target: Target) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_storage(target: Target, dtype: torch.dtype) -> None:
     c = case((9, 10), 21, (3, 3), padding=(1, 1), dtype=dtype)
+    assert_close(c, run(c, target))
+
+
+@ON_ALL
+@pytest.mark.parametrize("zero", [0, 3, 255])
+@pytest.mark.parametrize(("size", "channels", "kernel", "options"), GEOMETRIES[:6])
+def test_codes_with_float_weights(
+    target: Target, zero: int, size: tuple[int, int], channels: int, kernel: tuple[int, int], options: dict[str, object]
+) -> None:
+    """Codes count from the one that stands for zero, which is what lies around the image."""
+    c = case(size, channels, kernel, **options)  # type: ignore[arg-type]
+    c = replace(c, x=torch.randint(0, 256, c.x.shape, dtype=torch.uint8), zero=zero)
     assert_close(c, run(c, target))
 
 

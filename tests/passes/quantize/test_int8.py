@@ -30,10 +30,10 @@ def judge(name: str) -> Judge:
 
 
 @pytest.mark.parametrize(("name", "kinds"), [
-    ("text", ["linear"] * 4), ("image", ["convolution"] * 3), ("residual", ["convolution"] * 5),
+    ("text", ["linear"] * 4), ("image", ["convolution"] * 4), ("residual", ["convolution"] * 5),
 ])  # fmt: skip
 def test_candidates_sum_over_fours_of_values(name: str, kinds: list[str]) -> None:
-    """Or over 3 channels or 33 values with some zeros; sums over one channel, and transposed ones, stay as they are."""
+    """Or over 3 channels or 33 values with some zeros, or one channel alone; transposed ones stay as they are."""
     found = [str(node.target).split(".")[1] for node in candidates(captured(*case(name)))]
     assert found == kinds
 
@@ -90,7 +90,7 @@ def test_ranges_are_those_of_all_samples() -> None:
     single = Judge.of(model, (one,), lambda _: None).ranges
     needed = [node.name for node in candidates(model) if needs_range(node)]
     assert sorted(both) == sorted(single) == sorted(needed)
-    assert single[needed[1]].low == 0.0 > single[needed[2]].low  # the second one follows a ReLU
+    assert single[needed[1]].low == 0.0 > single[needed[3]].low  # the second one follows a ReLU
     assert all(both[n].low <= single[n].low and both[n].high >= single[n].high for n in needed)
     assert both != single
     assert Range(-1.0, 3.0).zero == 64 and Range(0.0, 0.0).zero == 0 and Range(-2.0, 0.0).zero == 255
