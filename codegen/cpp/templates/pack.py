@@ -161,5 +161,4 @@ def _eights_of_three(fours: NDArray[np.uint8]) -> NDArray[np.uint8]:
     parts = fours[..., 6:, :]
     whole = [_stacked(pair, 3) >> np.uint8(2) | parts[..., i, :] & 0xC0 for i, pair in enumerate((first, second))]
     ends = parts[..., 0, :] >> 5 & 1 | parts[..., 1, :] >> 4 & 2
-    three: NDArray[np.uint8] = np.stack([*whole, _stacked(third, 3) | ends], axis=-2)
-    return three
+    return np.stack([*whole, _stacked(third, 3) | ends], axis=-2).astype(np.uint8, copy=False)
