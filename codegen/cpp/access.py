@@ -65,13 +65,6 @@ def _interleaved_place(scope: Scope, buffer: str, index: Expr) -> str:
     return f"{scope.buffers[buffer]} + {scope.index(to_poly(index) * Poly.constant(distance))} + {scope.lane.slot}"
 
 
-def _before_wrapping(value: Expr) -> Expr:
-    """A value of which a store keeps the low bits, as 32-bit integers."""
-    if not isinstance(value, Cast) or ops.register_class(value.arg.dtype) == "mask":
-        return value
-    return Cast(value.arg, "int32")
-
-
 def _contiguous_base(scope: Scope, index: Expr) -> Poly | None:
     """The index without the lane variable if lanes are neighbours, else None."""
     assert scope.lane is not None
@@ -115,13 +108,7 @@ def store_text(scope: Scope, buffer: str, index: Expr, value: Expr) -> str:
     """The C++ statement that stores a value; the value is computed into the open blocks."""
     dtype, n = value.dtype, scope.lanes
     kind = f"{ops.STORAGE[dtype]}, {n}"
-    if dtype in ops.HALVES:
-        value = _before_rounding(value, dtype)
-    code = _code(value)
-    if code is None and dtype in ops.NARROW_INTEGERS:
-        value = _before_wrapping(value)
-    text = ops.stored_text(scope.value(value), dtype, n) if code is None else ops.code_text(scope.value(code), n)
-    stored = scope.name(f"ull_v<{kind}>", text)
+    stored = scope.name(f"ull_v<{kind}>", _stored_text(scope, value))
     if scope.lane is None:
         return f"{scope.buffers[buffer]}[{scope.index(to_poly(index))}] = {stored};"
     if buffer in scope.interleaved:
@@ -135,6 +122,18 @@ def store_text(scope: Scope, buffer: str, index: Expr, value: Expr) -> str:
     if valid is None:
         return f"ull_store<{kind}>({to}, {stored});"
     return f"ull_store_n<{kind}>({to}, {stored}, {valid});"
+
+
+def _stored_text(scope: Scope, value: Expr) -> str:
+    """Lanes as stored of a value, without the roundings and cuts that storing makes anyway."""
+    dtype, n = value.dtype, scope.lanes
+    if (code := _code(value)) is not None:
+        return ops.code_text(scope.value(code), n)
+    if dtype in ops.HALVES:
+        value = _before_rounding(value, dtype)
+    elif dtype in ops.NARROW_INTEGERS:
+        value = _before_wrapping(value)
+    return ops.stored_text(scope.value(value), dtype, n)
 
 
 def _code(value: Expr) -> Expr | None:
@@ -153,6 +152,13 @@ def _before_rounding(value: Expr, dtype: str) -> Expr:
             return value
         value = value.arg
     return value
+
+
+def _before_wrapping(value: Expr) -> Expr:
+    """A value of which a store keeps the low bits, as 32-bit integers."""
+    if not isinstance(value, Cast) or ops.register_class(value.arg.dtype) == "mask":
+        return value
+    return Cast(value.arg, "int32")
 
 
 def _scatter(scope: Scope, buffer: str, index: Expr, kind: str, stored: str) -> str:

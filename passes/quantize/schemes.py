@@ -14,6 +14,7 @@ from ullage.passes.edit import static_shape, value_of
 from ullage.passes.manager import Pass
 from ullage.passes.quantize import bfloat16, int8, narrow_attention
 from ullage.passes.quantize.bfloat16 import Bfloat16
+from ullage.passes.quantize.fold_scales import FoldScales
 from ullage.passes.quantize.int8 import Int8, Range
 from ullage.passes.quantize.measure import Rounding
 from ullage.passes.quantize.names import Scheme
@@ -22,7 +23,7 @@ from ullage.passes.quantize.weight_only import WeightOnly
 from ullage.passes.quantize.widths import MULTIPLICATIONS_OF_AN_ELEMENT, is_depthwise
 
 _PASSES: Mapping[str, type[Bfloat16] | type[Int8]] = {"bfloat16": Bfloat16, "int8": Int8}
-_LOSSY = frozenset({Bfloat16.name, Int8.name, NarrowResiduals.name, WeightOnly.name})
+_LOSSY = frozenset({Bfloat16.name, Int8.name, FoldScales.name, NarrowResiduals.name, WeightOnly.name})
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,9 @@ template <int N, int MODE, class V> ULL_FN V ull_round_mode(V x) {
     }
 }
 template <int N, class V> ULL_FN V ull_round(V x) { return ull_round_mode<N, ULL_NEAREST>(x); }
+template <int N, class V> ULL_FN V ull_floor(V x) { return ull_round_mode<N, ULL_DOWN>(x); }
+template <int N, class V> ULL_FN V ull_ceil(V x) { return ull_round_mode<N, ULL_UP>(x); }
+template <int N, class V> ULL_FN V ull_trunc(V x) { return ull_round_mode<N, ULL_ZERO>(x); }
 /* The nearest integers, halves to even ones. */
 template <int N> ULL_FN ull_i32<N> ull_nearest_i32(ull_f32<N> x) {
 #if defined(__AVX512F__) && !defined(__clang__)
@@ -119,7 +122,7 @@ template <int N> ULL_FN ull_i32<N> ull_nearest_i32(ull_f32<N> x) {
 #endif
     return ull_to_i32<N>(ull_round<N>(x));
 }
-/* The nearest uint8 of numbers that are not negative, 255 for all that is more. */
+/* The nearest uint8 of numbers that are not negative, 255 for all that is more and for NaN. */
 template <int N> ULL_FN ull_v<ull_u8, N> ull_code(ull_f32<N> x) {
 #if defined(__AVX512F__)
     if constexpr (N == 16) {
@@ -128,11 +131,8 @@ template <int N> ULL_FN ull_v<ull_u8, N> ull_code(ull_f32<N> x) {
         return r;
     }
 #endif
-    return ull_narrow<ull_u8, N>(ull_nearest_i32<N>(ull_raw_min<N>(ull_splat<N>(255.0f), x)));
+    return ull_narrow<ull_u8, N>(ull_nearest_i32<N>(ull_raw_min<N>(x, ull_splat<N>(255.0f))));
 }
-template <int N, class V> ULL_FN V ull_floor(V x) { return ull_round_mode<N, ULL_DOWN>(x); }
-template <int N, class V> ULL_FN V ull_ceil(V x) { return ull_round_mode<N, ULL_UP>(x); }
-template <int N, class V> ULL_FN V ull_trunc(V x) { return ull_round_mode<N, ULL_ZERO>(x); }
 
 /* ---- exponentials ------------------------------------------------------------------------------------------ */
 /* The nearest integer of x (|x| < 2^22) in single precision. */

@@ -96,7 +96,7 @@ def _body(shape: Shape, codes: Codes) -> Iterator[str]:
 
 
 def _fetches(bits: int, step_bytes: int) -> Iterator[str]:
-    """Lines that fetch what a later step reads; whole bytes are read without a pause, and fetching them costs 10 %."""
+    """Lines that fetch what a later step reads; whole bytes are read without a pause and need none."""
     places = range(0, step_bytes, _LINE_BYTES) if bits < 8 else ()
     yield from (f"__builtin_prefetch(p + {_AHEAD_BYTES + place});" for place in places)
 

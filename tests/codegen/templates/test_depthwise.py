@@ -89,7 +89,6 @@ def spec_of(c: Case, target: Target) -> tuple[Conv2d, dict[str, int]]:
     b, h, w, oh, ow = (Dim(n) if c.dynamic else Const(sizes[n]) for n in sizes)
     taps = c.w.shape[2] * c.w.shape[3]
     dtype, weight_dtype = NAMES[c.x.dtype], NAMES[c.w.dtype]
-    out_dtype = weight_dtype
     biased = _apply("add", Ref("acc", "float32"), Load("bias", Var("n"), "float32"))
     value = _apply("max", biased, Const(0.0, "float32"))
     index = _apply("add", _apply("mul", Var("m"), Const(channels), "int64"), Var("n"), "int64")
@@ -99,7 +98,7 @@ def spec_of(c: Case, target: Target) -> tuple[Conv2d, dict[str, int]]:
             Buffer("x", dtype, "r"),
             Buffer("w", weight_dtype, "r"),
             Buffer("bias", "float32", "r"),
-            Buffer("out", out_dtype, "w"),
+            Buffer("out", weight_dtype, "w"),
         ),
         dims=tuple(sizes),
         batch=b,
@@ -120,7 +119,7 @@ def spec_of(c: Case, target: Target) -> tuple[Conv2d, dict[str, int]]:
         x_stride_h=row,
         x_stride_w=Const(channels),
         weight=PackedDepthwise(channels, taps, target.lanes, weight_dtype),
-        epilogue=(Store("out", index, value if out_dtype == "float32" else Cast(value, out_dtype)),),
+        epilogue=(Store("out", index, value if weight_dtype == "float32" else Cast(value, weight_dtype)),),
         border=c.zero,
     )
     return spec, sizes

@@ -71,6 +71,12 @@ def test_folding_changes_results_by_single_roundings(act: nn.Module, monkeypatch
     assert relative_error([folded], [run_as_kernels(narrowed(module, x), sample)]) < 1e-2
 
 
+def test_every_fold_is_told_with_the_error_of_the_scheme() -> None:
+    module, x = inverted(nn.ReLU6())
+    told = [rewrite for rewrite in lossy(module, (x,), scheme="int8").rewrites if rewrite.pass_name == FoldScales.name]
+    assert len(told) == 3 and all(rewrite.error > 0.0 for rewrite in told)
+
+
 def test_values_that_others_read_are_not_folded_through() -> None:
     class Both(nn.Module):
         def __init__(self) -> None:
@@ -91,5 +97,6 @@ def test_values_that_others_read_are_not_folded_through() -> None:
 
 def test_zeros_around_are_codes_that_the_convolution_takes_in() -> None:
     """Codes come from the kernel before the zeros, which are no kernel of their own."""
-    prepared = lossy(*((m := inverted(nn.ReLU6(), pad=True))[0], (m[1],)), scheme="int8")
+    module, x = inverted(nn.ReLU6(), pad=True)
+    prepared = lossy(module, (x,), scheme="int8")
     assert sum(isinstance(s, Step) for s in prepared.scheduled.schedule.steps) == 5
