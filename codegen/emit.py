@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ullage.codegen.cpp.emit import emit, walks_points
+from ullage.codegen.cpp.emit import emit, walks_channels, walks_points
 from ullage.codegen.cpp.templates.attention import emit_attention
 from ullage.codegen.cpp.templates.conv import emit_conv
 from ullage.codegen.cpp.templates.depthwise import emit_depthwise
@@ -15,7 +15,7 @@ from ullage.codegen.templates import Attention, Conv2d, Gemm, PackedDepthwise
 from ullage.errors import ToolchainError
 from ullage.target import BF16_DOT, Target
 
-__all__ = ["Spec", "emit_kernel", "walks_points"]
+__all__ = ["Spec", "emit_kernel", "walks_channels", "walks_points"]
 
 Spec = LoopKernel | Gemm | Conv2d | Attention
 """What a kernel is generated from."""

@@ -8,7 +8,8 @@ and stores have stride 1 or 0 in the fast path; any other stride is right but sl
 
 `rows` is an epilogue that needs whole rows, such as a layer norm: a loop kernel in normal form with as many outer
 points as there are coordinates `m`, in the same order. Point m runs once all outputs of row m are stored, and of those
-it reads no other row's. Buffers of equal names are the same memory; `buffers` and `dims` hold those of `rows` too.
+it reads no other row's. `windows` is one that needs windows of a convolution's pixels, such as a max-pool. Buffers of
+equal names are the same memory; `buffers` and `dims` hold those of `rows` and `windows` too.
 """
 
 from __future__ import annotations
@@ -81,8 +82,31 @@ class Conv2d:
     weight: PackedPanels | PackedDepthwise
     epilogue: tuple[Store, ...]
     rows: LoopKernel | None = None
+    windows: Windows | None = None
     border: int = 0
     tiling: AnyTiling = TEMPLATES_OWN
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """An epilogue over windows of a convolution's output: a loop kernel in normal form.
+
+    Its last outer loop is the channel, of which a point reads its own alone; the others count pooled pixels, line by
+    line and image by image. Pooled line p of the `lines` of an image reads of that image's lines of the convolution
+    those from p · stride − padding on, `reach` of them, where they lie in the image. What the convolution stores for it
+    alone is a local buffer, of which the lines exist for as long as windows need them.
+    """
+
+    kernel: LoopKernel
+    lines: int
+    stride: int
+    padding: int
+    reach: int
+
+    @property
+    def overlap(self) -> int:
+        """Lines that a window shares with the next one."""
+        return max(0, self.reach - self.stride)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from ullage.codegen.loops.ir import Apply, Cast, Const, Dim, Expr, Load, LoopKernel, Reduce, Ref, Scan, Store, Var
+from ullage.codegen.loops.ir import (
+    Apply,
+    Buffer,
+    Cast,
+    Const,
+    Dim,
+    Expr,
+    Load,
+    LoopKernel,
+    Reduce,
+    Ref,
+    Scan,
+    Store,
+    Var,
+)
 from ullage.codegen.templates import Attention, Conv2d, Gemm, Strided
 from ullage.plan.steps import Gather
 
@@ -209,6 +223,8 @@ def run_conv(spec: Conv2d, memory: dict[str, np.ndarray], dims: Env, weight: tor
     for store in spec.epilogue:
         _store(store, env, memory, spec, acc.shape)
     _run_rows(spec, memory, dims)
+    if spec.windows is not None:
+        run_loops(spec.windows.kernel, memory, dims)
 
 
 def _surrounded(source: torch.Tensor, spec: Conv2d, size: tuple[int, int]) -> torch.Tensor:
@@ -284,6 +300,7 @@ def _run_step(spec: Any, memory: dict[str, np.ndarray], dims: Env, weight: Any) 
     elif isinstance(spec, Attention):
         run_attention(spec, memory, dims)
     elif isinstance(spec, Conv2d):
+        memory |= {b.name: _local(b, dims) for b in spec.buffers if b.access == "local"}
         run_conv(spec, memory, dims, weight.weight.read(tuple(slice(0, n) for n in weight.weight.shape)))
     else:
         matrix = None
@@ -291,6 +308,11 @@ def _run_step(spec: Any, memory: dict[str, np.ndarray], dims: Env, weight: Any) 
             matrix = weight.weight.read(tuple(slice(0, n) for n in weight.weight.shape)).float().numpy()
             matrix = matrix if weight.outputs == 0 else matrix.T
         run_gemm(spec, memory, dims, matrix)
+
+
+def _local(buffer: Buffer, dims: Env) -> np.ndarray:
+    assert buffer.elements is not None
+    return np.zeros(int(evaluate(buffer.elements, dims, {})), _NP[buffer.dtype])
 
 
 def _gather(step: Gather, scheduled: Any, raw: dict[str, np.ndarray], dims: Env) -> None:

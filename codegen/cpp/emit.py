@@ -62,11 +62,18 @@ def emit(kernel: LoopKernel, target: Target) -> Kernel:
 class RowFunction:
     """A loop kernel as the C++ function `name(const UllageArgs *args, ull_i64 first, ull_i64 last)` over outer points.
 
-    `args` holds the kernel's own buffers and dimensions, and `thread_bytes` of workspace.
+    If it walks channels, points are those of all outer loops but the last, and `ull_i64 low, ull_i64 high` follow: the
+    range of the last. `args` holds the kernel's own buffers and dimensions, and `thread_bytes` of workspace.
     """
 
     text: str
     thread_bytes: Size
+
+
+def walks_channels(kernel: LoopKernel, target: Target) -> bool:
+    """Whether the last outer loop of a kernel in normal form becomes vectors, and the others are walked in order."""
+    plan = schedule(kernel, target)
+    return len(kernel.outer) > 1 and plan.lane is kernel.outer[-1] and plan.tile is None
 
 
 def walks_points(kernel: LoopKernel, target: Target) -> bool:
@@ -75,7 +82,7 @@ def walks_points(kernel: LoopKernel, target: Target) -> bool:
 
 
 def emit_rows(kernel: LoopKernel, target: Target, name: str) -> RowFunction:
-    """The function of a kernel in normal form whose points are walked one by one; raises InputError."""
+    """The function of a kernel in normal form that walks points one by one, or channels; raises InputError."""
     verify(kernel)
     plain = _numbered(kernel)
     plan = schedule(plain, target)
@@ -140,13 +147,15 @@ class _Emitter:
         return f"{head} {{\n{body}}}\n", cut
 
     def function(self, name: str) -> str:
-        """The function `name` over a range of outer points."""
+        """The function `name` over a range of outer points, and of lanes if there are any."""
+        lanes = self.plan.lane is not None
+        low, high = ("low", "high") if lanes else ("0L", "1")
         self.scope.open(None)
         self._prelude()
-        self._points("first", "last", lambda: self._row("0L", "1", whole=True))
+        self._points("first", "last", lambda: self._row(low, high, whole=not lanes))
         body = "".join(f"    {line}\n" for line in self.scope.close())
-        head = f"static __attribute__((noinline)) void {name}(const UllageArgs *args, ull_i64 first, ull_i64 last)"
-        return f"{head} {{\n{body}}}\n"
+        parameters = "const UllageArgs *args, ull_i64 first, ull_i64 last" + ", ull_i64 low, ull_i64 high" * lanes
+        return f"static __attribute__((noinline)) void {name}({parameters}) {{\n{body}}}\n"
 
     def _prelude(self) -> None:
         scope = self.scope

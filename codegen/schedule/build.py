@@ -20,6 +20,7 @@ from ullage.codegen.schedule.facts import ModelFacts, origin
 from ullage.codegen.schedule.groups import Group, Grouping
 from ullage.codegen.schedule.join_beside import BesideJoiner
 from ullage.codegen.schedule.join_rows import RowJoiner
+from ullage.codegen.schedule.join_windows import WindowJoiner
 from ullage.codegen.schedule.launches import Launches
 from ullage.codegen.schedule.layout import Layouts
 from ullage.codegen.schedule.lowering import TrialLowering
@@ -63,6 +64,7 @@ def build_schedule(captured: CapturedModel, target: Target) -> Scheduled:
     for group in groups:
         emission.group(group)
     emission.outputs()
+    WindowJoiner(emission.steps, memory.storages, target, facts.dim_max).run()
     RowJoiner(emission.steps, memory.storages, target, facts.dim_max).run()
     BesideJoiner(emission.steps, memory.storages, facts.dim_max).run()
     return _scheduled(emission, groups, Launches(target, facts.dim_max))

@@ -32,6 +32,9 @@ def step_cost(
     if isinstance(spec, Gemm | Conv2d) and spec.rows is not None:
         flops, moved = step_cost(replace(spec, rows=None), dim_max)
         return flops + _loop_cost(spec.rows, size)[0], moved
+    if isinstance(spec, Conv2d) and spec.windows is not None:
+        flops, moved = step_cost(replace(spec, windows=None), dim_max)
+        return flops + _loop_cost(spec.windows.kernel, size)[0], moved
     match spec:
         case Gemm():
             rows, columns, inner = size(spec.batch) * size(spec.m), size(spec.n), size(spec.k)

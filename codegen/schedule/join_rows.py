@@ -11,14 +11,15 @@ from dataclasses import dataclass, field, replace
 from typing import TypeGuard
 
 from ullage.codegen.emit import Spec, walks_points
-from ullage.codegen.loops.ir import Const, Expr, Load, LoopKernel, walk
+from ullage.codegen.loops.ir import Const, Expr, LoopKernel
 from ullage.codegen.loops.normal import normalise, reduces
-from ullage.codegen.loops.traverse import expressions, with_buffers
+from ullage.codegen.loops.traverse import with_buffers
 from ullage.codegen.lower.builder import Operand
-from ullage.codegen.lower.index import ONE, ZERO, IndexMath
+from ullage.codegen.lower.index import ZERO, IndexMath
 from ullage.codegen.lower.region import inplace_pairs
 from ullage.codegen.lower.shapes import numel
-from ullage.codegen.schedule.lowered import Lowered, Pending, depends, reads, writes
+from ullage.codegen.schedule.joining import loads_of_stores, names_for, place_of, rows_of, stored_densely
+from ullage.codegen.schedule.lowered import Lowered, Pending, reads, writes
 from ullage.codegen.templates import Conv2d, Gemm, PackedPanels
 from ullage.plan.steps import Storage
 from ullage.target import Target
@@ -61,7 +62,7 @@ class RowJoiner:
             if not isinstance(product, Lowered) or product.writes().isdisjoint(rows.reads()):
                 continue
             found = self._joined(product, rows, kernel)
-            place = None if found is None else self._place(start, end)
+            place = None if found is None else place_of(self.steps, start, end)
             if found is not None and place is not None:
                 self.steps[place] = self._in_place(found, product, rows)
                 del self.steps[end if place == start else start]
@@ -69,7 +70,7 @@ class RowJoiner:
 
     def _joined(self, product: Lowered, rows: Lowered, kernel: LoopKernel) -> Lowered | None:
         """One kernel of both; None if there is none or it does not pay."""
-        spec, names = product.spec, _names(product, rows)
+        spec, names = product.spec, names_for(product, rows)
         if names is None or not _may_join(spec) or not pays(spec, self.target, self.dim_max):
             return None
         key = (spec, kernel, tuple(names.items()))
@@ -80,14 +81,6 @@ class RowJoiner:
             return None
         operands = {**product.operands, **{names[name]: operand for name, operand in rows.operands.items()}}
         return Lowered(f"{product.name}+{rows.name}", joined, operands)
-
-    def _place(self, start: int, end: int) -> int | None:
-        """Which of the two steps' places the joined one can take; None if what lies between needs both orders."""
-        product, rows = self.steps[start], self.steps[end]
-        between = self.steps[start + 1 : end]
-        if not any(depends(rows, step) for step in between):
-            return start
-        return None if any(depends(step, product) for step in between) else end
 
     def _in_place(self, joined: Lowered, product: Lowered, rows: Lowered) -> Lowered:
         """Computes the product where the row kernel's result goes, if nobody else wants to see it."""
@@ -119,7 +112,7 @@ def _merged(joined: Lowered, read: Operand, written: Operand) -> Lowered:
 def _may_join(spec: Spec) -> TypeGuard[Gemm | Conv2d]:
     if not isinstance(spec, Gemm | Conv2d) or spec.rows is not None or not isinstance(spec.weight, PackedPanels):
         return False
-    return not (isinstance(spec, Conv2d) and spec.transposed)
+    return not (isinstance(spec, Conv2d) and (spec.transposed or spec.windows is not None))
 
 
 def join(
@@ -148,7 +141,7 @@ def pays(spec: Gemm | Conv2d, target: Target, dim_max: dict[str, int]) -> bool:
     `python -m benchmarks.row_epilogues`.)
     """
     assert isinstance(spec.weight, PackedPanels)
-    rows = IndexMath({}, dim_max).bounds(_rows_of(spec)[0])[1]
+    rows = IndexMath({}, dim_max).bounds(rows_of(spec)[0])[1]
     if rows is None or rows <= _FEW_ROWS:
         return rows is not None
     block = -(-rows // (target.threads * _TILE_ROWS)) * _TILE_ROWS
@@ -156,27 +149,13 @@ def pays(spec: Gemm | Conv2d, target: Target, dim_max: dict[str, int]) -> bool:
     return even and spec.weight.tiles * spec.weight.tile_bytes <= _WEIGHTS_BYTES
 
 
-def _names(product: Lowered, rows: Lowered) -> dict[str, str] | None:
-    """Names for the row kernel's buffers: those of the product for equal memory; None if memory overlaps otherwise."""
-    known: dict[Operand, str] = {operand: name for name, operand in product.operands.items()}
-    touched = product.reads() | product.writes()
-    if not rows.writes().isdisjoint(touched):
-        return None
-    if any(o.storage in product.writes() and o not in known for o in rows.operands.values()):
-        return None
-    return {name: known.get(operand, f"then_{name}") for name, operand in rows.operands.items()}
-
-
 def _row_by_row(spec: Gemm | Conv2d, rows: LoopKernel, dim_max: dict[str, int]) -> bool:
     """Whether point m of the row kernel reads of the product's stores only those of row m, at [m · n, (m + 1) · n)."""
     math = IndexMath({}, dim_max)
-    count, width = _rows_of(spec)
+    count, width = rows_of(spec)
     if not isinstance(width, Const) or width.value > _WIDEST_ROW:
         return False
-    m: Expr = ZERO if count == ONE else math.declare("m", count)
-    n: Expr = ZERO if width == ONE else math.declare("n", width)
-    dense = math.add(math.mul(m, width), n)
-    if any(math.sub(store.index, dense) != ZERO for store in spec.epilogue):
+    if not all(stored_densely(spec, store, dim_max) for store in spec.epilogue):
         return False
     if math.sub(numel(tuple(loop.extent for loop in rows.outer)), count) != ZERO:
         return False
@@ -187,21 +166,7 @@ def _row_by_row(spec: Gemm | Conv2d, rows: LoopKernel, dim_max: dict[str, int]) 
         for loop in stage.loops:
             math.declare(loop.var, loop.extent)
     start = math.mul(number, width)
-    return all(_within(math, math.sub(load.index, start), int(width.value)) for load in _loads(spec, rows))
-
-
-def _rows_of(spec: Gemm | Conv2d) -> tuple[Expr, Expr]:
-    """Rows, and outputs of a row."""
-    if isinstance(spec, Gemm):
-        return spec.m, spec.n
-    return numel((spec.batch, spec.out_h, spec.out_w)), Const(spec.out_c)
-
-
-def _loads(spec: Gemm | Conv2d, rows: LoopKernel) -> list[Load]:
-    """The row kernel's loads of what the product stores."""
-    stored = {store.buffer for store in spec.epilogue}
-    roots = [e for stage in rows.stages for statement in stage.body for e in expressions(statement)]
-    return [e for root in roots for e in walk(root) if isinstance(e, Load) and e.buffer in stored]
+    return all(_within(math, math.sub(load.index, start), int(width.value)) for load in loads_of_stores(spec, rows))
 
 
 def _within(math: IndexMath, offset: Expr, width: int) -> bool:

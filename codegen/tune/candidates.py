@@ -96,9 +96,10 @@ def _dense(spec: Gemm | Conv2d, shape: Shape) -> Iterator[Tiling]:
     yield replace(own, from_registers=not own.from_registers)
     if own.ahead:
         yield replace(own, ahead=False)
-    if packed and spec.rows is None and shape.panels > 1 and shape.rows > _OWN_BLOCK:
+    joined = spec.rows is not None or (isinstance(spec, Conv2d) and spec.windows is not None)
+    if packed and not joined and shape.panels > 1 and shape.rows > _OWN_BLOCK:
         yield replace(own, tiles_first=not own.tiles_first)
-    if spec.rows is None:
+    if not joined:
         yield from _cuts(own, shape, _OWN_BLOCK if packed else _OWN_PACKED_BLOCK, _BLOCKS if packed else _PACKED_BLOCKS)
 
 

@@ -14,6 +14,7 @@ from ullage.codegen.cpp.templates.tile import (
     ROW_POINTERS,
     TileSet,
     full_rows,
+    line_variants,
     output_variants,
     row_variants,
     storage,
@@ -29,6 +30,7 @@ from ullage.codegen.cpp.templates.tile_kernel import (
     scalar,
     with_numbered_dims,
 )
+from ullage.codegen.cpp.templates.window_epilogue import LINES, WindowEpilogue
 from ullage.codegen.kernel import Kernel
 from ullage.codegen.loops.ir import Const, Expr, Var
 from ullage.codegen.loops.poly import to_poly
@@ -50,6 +52,7 @@ class _Plan:
     names: Names
     epilogue: Epilogue
     row_epilogue: RowEpilogue
+    windows: WindowEpilogue | None
     taps: Taps
     tiles: TileSet
     grid_h: Expr
@@ -96,7 +99,8 @@ class _Plan:
     @property
     def fused(self) -> bool:
         """Whether sums are stored right out of the registers."""
-        return self.taps.one_chunk and not self.spec.transposed and known(self.rows) is not None and self.epilogue.light
+        rows_known = self.windows is not None or known(self.rows) is not None
+        return self.taps.one_chunk and not self.spec.transposed and rows_known and self.epilogue.light
 
     @property
     def sums(self) -> int:
@@ -145,22 +149,36 @@ def emit_conv(spec: Conv2d, target: Target) -> Kernel:
     """
     if isinstance(spec.weight, PackedPanels) and spec.weight.codes is not None:
         raise InputError("weights of convolutions are not kept as codes in groups.")
-    if _is_matrix_product(spec):
+    if spec.windows is None and _is_matrix_product(spec):
         return emit_gemm(_as_gemm(spec), target)
-    plan = _plan(with_numbered_dims(replace(spec, rows=None)), RowEpilogue(spec, target))
+    windows = None if spec.windows is None else WindowEpilogue(spec, spec.windows, target).with_compact_lines()
+    spec = spec if windows is None else windows.spec
+    plan = _plan(with_numbered_dims(replace(spec, rows=None, windows=None)), RowEpilogue(spec, target), windows)
+    tiles = plan.epilogue.fused_functions() if plan.fused else plan.tiles.functions()
     kernel = finish(
-        functions=plan.row_epilogue.functions()
-        + (plan.epilogue.fused_functions() if plan.fused else plan.tiles.functions()),
-        body=_body(plan),
+        functions=plan.row_epilogue.functions() + tiles + _lines_function(plan),
+        body=_body(plan) if windows is None else windows.body(_outputs(plan.weight), _lines_at(plan)),
         buffers=spec.buffers,
         dims=spec.dims,
-        tasks=to_size(combine("mul", plan.blocks.count, len(plan.taps.phases))),
+        tasks=_tasks(plan),
         tiled=True,
-        thread_bytes=Size((plan.thread_floats * 4,)).align(64),
+        thread_bytes=Size((_lines_at(plan) + (0 if windows is None else windows.band_bytes),)),
         features=plan.tiles.features,
         shared_bytes=plan.row_epilogue.shared_bytes(plan.blocks.count),
     )
     return plan.row_epilogue.with_workspace(kernel)
+
+
+def _lines_at(plan: _Plan) -> int:
+    """Bytes of the workspace that rows need, behind which the lines of a window epilogue lie."""
+    return -(-plan.thread_floats * 4 // 64) * 64
+
+
+def _tasks(plan: _Plan) -> Size:
+    """Tasks of a tile."""
+    if plan.windows is None:
+        return to_size(combine("mul", plan.blocks.count, len(plan.taps.phases)))
+    return to_size(combine("mul", fold(plan.spec.batch), plan.windows.pieces))
 
 
 def _tiling(spec: Conv2d) -> Tiling:
@@ -210,7 +228,7 @@ def _in_words(spec: Conv2d) -> Conv2d:
     return replace(spec, in_c=spec.in_c // word, x_stride_w=stride)
 
 
-def _plan(spec: Conv2d, row_epilogue: RowEpilogue) -> _Plan:
+def _plan(spec: Conv2d, row_epilogue: RowEpilogue, windows: WindowEpilogue | None) -> _Plan:
     target = row_epilogue.target
     check_operands(spec, [spec.x_buffer], target)
     assert isinstance(spec.weight, PackedPanels)
@@ -221,7 +239,7 @@ def _plan(spec: Conv2d, row_epilogue: RowEpilogue) -> _Plan:
     rows = combine("mul", combine("mul", fold(spec.batch), grid_h), grid_w)
     full = full_rows(target, width // target.lanes, _tiling(spec).rows)
     tiles = TileSet(
-        rows=row_variants(full, known(rows)),
+        rows=row_variants(full, known(rows)) if windows is None else line_variants(full, windows.width),
         outputs=output_variants(spec.weight.n, width, storage(spec.weight), target),
         lanes=target.lanes,
         width=width,
@@ -229,48 +247,95 @@ def _plan(spec: Conv2d, row_epilogue: RowEpilogue) -> _Plan:
         target=target,
     )
     blocks = row_blocks(rows, target.threads, full, _block_rows(spec))
+    if windows is not None:
+        blocks = RowBlocks(Const(-(-_block_rows(spec) // full) * full), blocks.count)
     names = Names.of(spec.buffers, spec.dims)
     epilogue = Epilogue(
         spec.epilogue, names, tiles, target, spec.weight.n, False, most_nodes(_tiling(spec)), not spec.transposed
     )
     taps = conv_taps(_in_words(spec))
     return _Plan(
-        spec, spec.weight, names, epilogue, row_epilogue, taps, tiles, grid_h, grid_w, rows, blocks, dtype
+        spec, spec.weight, names, epilogue, row_epilogue, windows, taps, tiles, grid_h, grid_w, rows, blocks, dtype
     )  # fmt: skip
 
 
 def _body(plan: _Plan) -> list[str]:
-    taps, tiles, names = plan.taps, plan.tiles, plan.names
-    full = tiles.rows[-1]
-    declarations = [
-        *names.declarations(),
-        *(line for name, expr in plan.numbers().items() for line in scalar(name, expr, names)),
-    ]
-    tile = [*_pointers(plan), *_early(plan), *_sums(plan)]
-    rows = used([f"const ull_i64 rows = row + {full} < block_rows ? {full} : block_rows - row;"], tile)
+    """The kernel: blocks of rows are tasks."""
+    count = len(plan.taps.phases)
     lines = [
-        f"const ull_i64 first_tile = args->n[{len(plan.spec.dims)}];",
-        *_tables(taps),
-        *_operands(plan),
+        *_head(plan),
         *plan.row_epilogue.setup(),
         "for (ull_i64 task = begin; task < end; ++task) {",
-        *indent([*_task(plan), *_pixels(plan).lines()]),
-        f"  for (ull_i64 s = first; s == first || s < last; s += {taps.per_chunk})",
-        f"  for (ull_i64 k = 0; k < {taps.length}; k += {taps.step}) {{",
-        f"    const ull_i64 segments = s + {taps.per_chunk} < last ? {taps.per_chunk} : last - s;",
-        f"    const ull_i64 steps = k + {taps.step} < {taps.length} ? {taps.step} : {taps.length} - k;",
-        f"    const {ELEMENT[storage(plan.weight)]} *panels[{taps.per_chunk}];",
-        "    for (ull_i64 t = 0; t < segments; ++t)",
-        f"      panels[t] = weights + (table[s + t][2] * {plan.words} + k) * {tiles.width};",
-        f"    for (ull_i64 row = 0; row < block_rows; row += {full}) {{",
-        *indent([*rows, *tile], 6),
-        "    }",
-        "  }",
-        *indent(plan.epilogue.turned_loops("row_begin", "(row_begin + block_rows)")),
+        *indent(plan.row_epilogue.place(f"({count} * BLOCKS)")),
+        *indent(_outputs(plan.weight)),
+        *indent(_weights(plan)),
+        "  const int *const phase = phases[block / BLOCKS];",
+        "  const ull_i64 first = phase[0], last = phase[1];",
+        "  const ull_i64 row_begin = block % BLOCKS * BLOCK;",
+        "  const ull_i64 block_rows = row_begin + BLOCK < ROWS ? BLOCK : ROWS - row_begin;",
+        *indent(_block(plan)),
         *indent(plan.row_epilogue.after_task("row_begin", "row_begin + block_rows")),
         "}",
     ]
-    return [*used(declarations, lines), *lines]
+    return [*_used_declarations(plan, lines), *lines]
+
+
+def _lines_function(plan: _Plan) -> str:
+    """The function over rows from `row_first` to `row_last` of one tile, block by block, for a window epilogue."""
+    if plan.windows is None:
+        return ""
+    lines = [
+        *_head(plan),
+        *_outputs(plan.weight),
+        *_weights(plan),
+        "const int *const phase = phases[0];",
+        "const ull_i64 first = phase[0], last = phase[1];",
+        "for (ull_i64 row_begin = row_first; row_begin < row_last; row_begin += BLOCK) {",
+        "  const ull_i64 block_rows = row_begin + BLOCK < row_last ? BLOCK : row_last - row_begin;",
+        *indent(_block(plan)),
+        "}",
+    ]
+    parameters = "const UllageArgs *args, ull_i64 tile, ull_i64 row_first, ull_i64 row_last"
+    head = f"static __attribute__((noinline)) void {LINES}({parameters}) {{"
+    body = indent([*_used_declarations(plan, lines), *lines])
+    return "\n".join(["", plan.windows.functions(), head, *body, "}", ""])
+
+
+def _used_declarations(plan: _Plan, lines: list[str]) -> list[str]:
+    declarations = [
+        *plan.names.declarations(),
+        *(line for name, expr in plan.numbers().items() for line in scalar(name, expr, plan.names)),
+    ]
+    return used(declarations, lines)
+
+
+def _head(plan: _Plan) -> list[str]:
+    """Lines before all tasks."""
+    first = f"const ull_i64 first_tile = args->n[{len(plan.spec.dims)}];"
+    return [first, *_tables(plan.taps), *_operands(plan)]
+
+
+def _block(plan: _Plan) -> list[str]:
+    """One block of rows of a tile and phase, with its epilogue."""
+    taps, tiles = plan.taps, plan.tiles
+    full = tiles.rows[-1]
+    tile = [*_pointers(plan), *_early(plan), *_sums(plan)]
+    rows = used([f"const ull_i64 rows = row + {full} < block_rows ? {full} : block_rows - row;"], tile)
+    return [
+        *_pixels(plan).lines(),
+        f"for (ull_i64 s = first; s == first || s < last; s += {taps.per_chunk})",
+        f"for (ull_i64 k = 0; k < {taps.length}; k += {taps.step}) {{",
+        f"  const ull_i64 segments = s + {taps.per_chunk} < last ? {taps.per_chunk} : last - s;",
+        f"  const ull_i64 steps = k + {taps.step} < {taps.length} ? {taps.step} : {taps.length} - k;",
+        f"  const {ELEMENT[storage(plan.weight)]} *panels[{taps.per_chunk}];",
+        "  for (ull_i64 t = 0; t < segments; ++t)",
+        f"    panels[t] = weights + (table[s + t][2] * {plan.words} + k) * {tiles.width};",
+        f"  for (ull_i64 row = 0; row < block_rows; row += {full}) {{",
+        *indent([*rows, *tile], 4),
+        "  }",
+        "}",
+        *plan.epilogue.turned_loops("row_begin", "(row_begin + block_rows)"),
+    ]
 
 
 def _operands(plan: _Plan) -> list[str]:
@@ -332,23 +397,23 @@ def _tables(taps: Taps) -> list[str]:
     ]
 
 
-def _task(plan: _Plan) -> list[str]:
-    """Which outputs, weights, phase and rows a task is about."""
-    weight, count = plan.weight, len(plan.taps.phases)
-    lines = [
-        *plan.row_epilogue.place(f"({count} * BLOCKS)"),
+def _outputs(weight: PackedPanels) -> list[str]:
+    """The group and the outputs of a `tile`."""
+    return [
         "const ull_i64 all = first_tile + tile;",
         f"const ull_i64 group = all / {weight.tiles_per_group}, n_limit = (group + 1) * {weight.n};",
         f"const ull_i64 n_begin = group * {weight.n} + all % {weight.tiles_per_group} * {weight.nr};",
         f"const ull_i64 n_end = n_begin + {weight.nr} < n_limit ? n_begin + {weight.nr} : n_limit;",
-        f"const {ELEMENT[storage(weight)]} *const weights = (const {ELEMENT[storage(weight)]} *)"
-        f"((const char *){plan.names.buffers['w']} + tile * {weight.tile_bytes});",
-        "const int *const phase = phases[block / BLOCKS];",
-        "const ull_i64 first = phase[0], last = phase[1];",
-        "const ull_i64 row_begin = block % BLOCKS * BLOCK;",
-        "const ull_i64 block_rows = row_begin + BLOCK < ROWS ? BLOCK : ROWS - row_begin;",
     ]
-    return lines
+
+
+def _weights(plan: _Plan) -> list[str]:
+    """The weights of a `tile`."""
+    element = ELEMENT[storage(plan.weight)]
+    return [
+        f"const {element} *const weights = (const {element} *)"
+        f"((const char *){plan.names.buffers['w']} + tile * {plan.weight.tile_bytes});"
+    ]
 
 
 def _pixels(plan: _Plan) -> Pixels:

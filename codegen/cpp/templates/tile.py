@@ -164,6 +164,11 @@ def row_variants(full: int, m: int | None) -> tuple[int, ...]:
     return tuple(sorted({min(full, m), m % full} - {0}))
 
 
+def line_variants(full: int, width: int) -> tuple[int, ...]:
+    """Row counts of the tiles for rows of any number of lines of `width` pixels."""
+    return tuple(sorted({lines * width % full for lines in range(full)} - {0} | {full}))
+
+
 def tile_function(shape: TileShape) -> str:
     """C++ text of one tile that leaves its sums in memory.
 

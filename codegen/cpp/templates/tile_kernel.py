@@ -154,7 +154,7 @@ def finish(
         symbol=symbol,
         source=text.replace(SYMBOL, symbol),
         headers=HEADERS,
-        buffers=tuple(buffer.name for buffer in buffers),
+        buffers=tuple(buffer.name for buffer in buffers if buffer.access != "local"),
         dims=tuple(dims),
         tasks=_in_terms_of(original, tasks),
         tiled=tiled,
