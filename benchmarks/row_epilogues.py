@@ -8,26 +8,20 @@ medians are of whole runs.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ullage.calling import Convention
+from benchmarks.ways import in_turns
 from ullage.codegen.schedule import join_rows
 from ullage.driver import Options, prepare
 from ullage.flow import capture
 from ullage.options import CompileOptions
-from ullage.runtime.load import load
-from ullage.runtime.runner import Runner
-from ullage.scratch import Scratch
 from ullage.target import Target
 
 SHAPES = (
@@ -54,14 +48,6 @@ class Products(nn.Module):
             total = self.norm(total + there(x))
             x = F.relu(back(total))
         return x
-
-
-@dataclass
-class Way:
-    """One artifact, and the seconds of its runs."""
-
-    runner: Runner
-    seconds: list[float] = field(default_factory=list)
 
 
 def main() -> int:
@@ -93,24 +79,9 @@ def _chosen(rows: int, inner: int, outputs: int) -> bool:
 def measure(rows: int, inner: int, outputs: int, rounds: int) -> tuple[float, float]:
     """Median seconds of a run, joined and apart."""
     module, inputs = _model(rows, inner, outputs)
-    scratch = Scratch()
-    ways: list[Way] = []
-    with ExitStack() as stack:
-        for name, rule in WAYS.items():
-            captured = capture(module, inputs, {}, CompileOptions())
-            with patch.object(join_rows, "pays", rule):
-                prepared = prepare(captured, Options(Target.parse("cpu")))
-            path = Path(scratch.path) / f"{name}.ullage"
-            prepared.write(prepared.plan(None), path)
-            ways.append(Way(stack.enter_context(load(path))))
-        arrays = {name: x.numpy() for name, x in Convention.of(captured, module).bind(inputs, {}).items()}
-        for _ in range(rounds):
-            for way in ways:
-                way.runner.run(arrays)
-                way.runner.run(arrays)
-                way.seconds.append(way.runner.stats()["seconds"])
-    joined, apart = (statistics.median(way.seconds) for way in ways)
-    return joined, apart
+    ways = {name: partial(patch.object, join_rows, "pays", rule) for name, rule in WAYS.items()}
+    joined, apart = in_turns(module, inputs, ways, rounds).values()
+    return joined.median, apart.median
 
 
 if __name__ == "__main__":

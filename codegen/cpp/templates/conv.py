@@ -125,6 +125,7 @@ class _Plan:
         """C++ constants of the kernel."""
         spec = self.spec
         return {
+            "IMAGES": spec.batch,
             "IN_H": spec.in_h,
             "IN_W": spec.in_w,
             "OUT_H": spec.out_h,
@@ -157,7 +158,7 @@ def emit_conv(spec: Conv2d, target: Target) -> Kernel:
     tiles = plan.epilogue.fused_functions() if plan.fused else plan.tiles.functions()
     kernel = finish(
         functions=plan.row_epilogue.functions() + tiles + _lines_function(plan),
-        body=_body(plan) if windows is None else windows.body(_outputs(plan.weight), _lines_at(plan)),
+        body=_body(plan),
         buffers=spec.buffers,
         dims=spec.dims,
         tasks=_tasks(plan),
@@ -260,9 +261,18 @@ def _plan(spec: Conv2d, row_epilogue: RowEpilogue, windows: WindowEpilogue | Non
 
 
 def _body(plan: _Plan) -> list[str]:
-    """The kernel: blocks of rows are tasks."""
+    """The kernel."""
+    if plan.windows is None:
+        lines = _tasks_of_blocks(plan)
+    else:
+        lines = plan.windows.body(_outputs(plan.weight), _lines_at(plan))
+    return [*_used_declarations(plan, lines), *lines]
+
+
+def _tasks_of_blocks(plan: _Plan) -> list[str]:
+    """Lines of a kernel whose tasks are blocks of rows."""
     count = len(plan.taps.phases)
-    lines = [
+    return [
         *_head(plan),
         *plan.row_epilogue.setup(),
         "for (ull_i64 task = begin; task < end; ++task) {",
@@ -277,7 +287,6 @@ def _body(plan: _Plan) -> list[str]:
         *indent(plan.row_epilogue.after_task("row_begin", "row_begin + block_rows")),
         "}",
     ]
-    return [*_used_declarations(plan, lines), *lines]
 
 
 def _lines_function(plan: _Plan) -> str:

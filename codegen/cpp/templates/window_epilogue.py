@@ -127,12 +127,14 @@ class WindowEpilogue:
         return emit_rows(self.windows.kernel, self.target, _POOL).text
 
     def body(self, outputs: Sequence[str], offset: int) -> list[str]:
-        """Lines of the kernel; `outputs` give a tile's `n_begin` and `n_end`, local lines are at an offset in bytes."""
+        """Lines of the kernel; `outputs` give a tile's `n_begin` and `n_end`, local lines are at an offset in bytes.
+
+        They expect the C++ variable `IMAGES`.
+        """
         windows, pixels = self.windows, _number(self.windows.kernel.outer[-2].extent)
-        count = len(self.spec.dims)
         first = f"line * {windows.stride} - {windows.padding}"
         return [
-            f"const ull_i64 first_tile = args->n[{count}], tile_count = args->n[{count + 1}];",
+            f"const ull_i64 first_tile = args->n[{len(self.spec.dims)}];",
             *self._arguments(),
             "for (ull_i64 task = begin; task < end; ++task) {",
             *indent([*self._task(), *outputs]),
@@ -165,10 +167,10 @@ class WindowEpilogue:
         ]
 
     def _task(self) -> list[str]:
-        """Which tile, image and pooled lines a task is about; the tiles of a piece of an image follow each other."""
+        """Which tile, image and pooled lines a task is about; the tasks of a tile follow each other."""
         per_task, lines, pieces = self.task_lines, self.windows.lines, self.pieces
         return [
-            "const ull_i64 tile = task % tile_count, piece = task / tile_count;",
+            f"const ull_i64 tile = task / (IMAGES * {pieces}), piece = task % (IMAGES * {pieces});",
             f"const ull_i64 image = piece / {pieces}, first_line = piece % {pieces} * {per_task};",
             f"const ull_i64 last_line = first_line + {per_task} < {lines} ? first_line + {per_task} : {lines};",
         ]
