@@ -7,7 +7,7 @@
 # make venv       the virtual environment that all of these use (made once, refreshed when pyproject.toml changes)
 
 PYTHON ?= python3
-EXTRAS ?= compile,hf,gpu,dev
+EXTRAS ?= compile,hf,gpu,onnx,dev
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?= -n 2
 

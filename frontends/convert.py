@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,16 +29,24 @@ _MUTATION_KINDS = {
 }
 
 
+@dataclass(frozen=True)
+class Names:
+    """Public names of all input leaves and of all output leaves."""
+
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+
+
 def from_exported(
     exported: ExportedProgram,
     graph: Graph,
-    names: Sequence[str],
+    names: Names,
     sources: Mapping[str, Source],
     minimums: Minimums,
 ) -> CapturedModel:
     """Build the CapturedModel of a decomposed `graph` that `exported` describes.
 
-    `names` are the public names of all input leaves, `sources` override state by name, `minimums` are the least sizes
+    `names` are the public names of all leaves, `sources` override state by name, `minimums` are the least sizes
     that dynamic dimensions were declared with. Raises CaptureError for mutation, data-dependent shapes, unbounded
     dimensions and parameters without values.
     """
@@ -47,7 +56,7 @@ def from_exported(
     assert in_spec is not None and out_spec is not None
     module, nodes = _copied(graph)
     users = [spec for spec in exported.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
-    tensors = [(name, nodes[spec.arg.name]) for name, spec in zip(names, users, strict=True) if _is_tensor(spec)]
+    tensors = [(name, nodes[spec.arg.name]) for name, spec in zip(names.inputs, users, strict=True) if _is_tensor(spec)]
     leaves = _output_leaves(exported)
     _flatten_outputs(module, exported)
     canonicalise(module)
@@ -60,7 +69,7 @@ def from_exported(
         constants=constants,
         inputs=inputs,
         input_nodes=tuple(node.name for _, node in tensors),
-        outputs=_outputs(module, output_names(out_spec), leaves),
+        outputs=_outputs(module, names.outputs, leaves),
         output_leaves=leaves,
         in_spec=in_spec,
         input_leaves=tuple(_frozen_leaf(spec) for spec in users),
@@ -204,3 +213,10 @@ def flat_input_names(exported: ExportedProgram) -> list[str]:
     """The program's own names of all input leaves (for files, where no forward signature exists)."""
     specs = exported.graph_signature.input_specs
     return [spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT]
+
+
+def exported_output_names(exported: ExportedProgram) -> list[str]:
+    """Names of all output leaves, from the keys of the program's results."""
+    out_spec = exported.call_spec.out_spec
+    assert out_spec is not None
+    return output_names(out_spec)

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from ullage.errors import CaptureError
 from ullage.frontends.by_operator import NotFunctional, decompose_by_operator
-from ullage.frontends.convert import from_exported
+from ullage.frontends.convert import Names, exported_output_names, from_exported
 from ullage.frontends.decompositions import decomposition_table
 from ullage.frontends.dynamic import Example, prepare
 from ullage.frontends.lean import lean
@@ -32,8 +32,11 @@ def capture(
     dynamic_shapes: Any = None,
     *,
     sources: Mapping[str, Source] | None = None,
+    names: Names | None = None,
 ) -> CapturedModel:
     """Trace `model(*args, **kwargs)` in eval mode; `sources` gives the values of parameters that are fake tensors.
+
+    Inputs and outputs are called as the signature and the results' keys say, or as `names` does.
 
     The model is left as it was. `dynamic_shapes` is as for torch.export, or {input: {axis: (minimum, maximum)}};
     every dynamic dimension needs an upper bound. Raises CaptureError with the reason and a hint.
@@ -43,7 +46,9 @@ def capture(
     example = prepare(module.forward, *distinct, dynamic_shapes)
     with _evaluating(module):
         exported = _export(module, example)
-        names = input_names(module.forward, pytree.tree_structure((example.args, example.kwargs)))
+        if names is None:
+            structure = pytree.tree_structure((example.args, example.kwargs))
+            names = Names(input_names(module.forward, structure), exported_output_names(exported))
         return from_exported(*decompose(exported), names, sources or {}, example.minimums)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ullage.errors import CaptureError, InputError
+from ullage.frontends.dynamic import shared_ranges
 from ullage.frontends.export import capture
 from ullage.frontends.factory import call_factory, is_factory
 from ullage.frontends.hf import capture_folder
@@ -28,12 +29,14 @@ def load_model(
     input_specs: InputSpecs | None = None,
     dynamic_shapes: Any = None,
 ) -> CapturedModel:
-    """Capture a Hugging Face folder, a `.pt2` file, `package.module:factory`, a module or a function.
+    """Capture a Hugging Face folder, an ONNX model, a `.pt2` file, `package.module:factory`, a module or a function.
 
     Inputs to capture with are `args` and `kwargs`, or tensors made after `input_specs` ({name: (dtype, shape)}),
     or those that the source knows itself. Dynamic dimensions are given as for torch.export, or as
     {input: {axis: (minimum, maximum)}}. Raises CaptureError or InputError.
     """
+    if type(source).__name__ == "ModelProto":
+        return _onnx(source, args, kwargs, input_specs, dynamic_shapes)
     if not isinstance(source, (str, Path)):
         return capture(source, *_arguments(args, kwargs, input_specs), dynamic_shapes)
     path = Path(source)
@@ -42,11 +45,11 @@ def load_model(
     if path.suffix == ".pt2":
         return _file(path, input_specs, dynamic_shapes)
     if path.suffix == ".onnx":
-        raise CaptureError(f"{path}: ONNX files cannot be read yet; save the original with torch.export.save.")
+        return _onnx(path, args, kwargs, input_specs, dynamic_shapes)
     if is_factory(str(source)):
         return _factory(str(source), args, kwargs, input_specs, dynamic_shapes)
     what = "is no model file that is known" if path.exists() else "does not exist"
-    raise InputError(f"{path} {what}; use a Hugging Face folder, a .pt2 file or package.module:factory.")
+    raise InputError(f"{path} {what}; use a Hugging Face folder, an .onnx or .pt2 file, or package.module:factory.")
 
 
 def _arguments(args: tuple[Any, ...] | None, kwargs: Mapping[str, Any] | None, specs: InputSpecs | None) -> Arguments:
@@ -68,6 +71,20 @@ def _factory(
     if args is None and kwargs is None and specs is None:
         args, kwargs = own_args, own_kwargs
     return capture(model, *_arguments(args, kwargs, specs), dynamic_shapes)
+
+
+def _onnx(
+    source: Any,
+    args: tuple[Any, ...] | None,
+    kwargs: Mapping[str, Any] | None,
+    specs: InputSpecs | None,
+    dynamic_shapes: Any,
+) -> CapturedModel:
+    try:
+        from ullage.frontends.onnx.capture import capture_onnx
+    except ImportError as error:
+        raise CaptureError("reading ONNX models needs onnx-ir: pip install 'ullage[onnx]'.") from error
+    return capture_onnx(source, args, kwargs, specs, shared_ranges(dynamic_shapes))
 
 
 def _file(path: Path, specs: InputSpecs | None, dynamic_shapes: Any) -> CapturedModel:

@@ -75,7 +75,7 @@ def test_input_specs_replace_a_factory_s_inputs() -> None:
         (f"{__name__}:wrong", CaptureError, "must return"),
         (f"{__name__}:missing", CaptureError, "cannot be imported"),
         ("no.such.package:f", CaptureError, "cannot be imported"),
-        ("model.onnx", CaptureError, "ONNX"),
+        ("nowhere/model.onnx", InputError, "does not exist"),
         ("nowhere/model.pt2", InputError, "does not exist"),
         ("nowhere", InputError, "does not exist"),
         (nn.Linear(2, 2), InputError, "example inputs are needed"),

@@ -1,0 +1,94 @@
+"""Capture of ONNX models: example inputs from the graph's own types, then the same tracing as for PyTorch modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from ullage.errors import CaptureError, InputError
+from ullage.frontends.convert import Names
+from ullage.frontends.export import capture
+from ullage.frontends.hf_inputs import InputSpecs, example_inputs
+from ullage.frontends.onnx.module import OnnxModule
+from ullage.frontends.onnx.read import from_proto, read_model, torch_dtype
+from ullage.graph.captured import CapturedModel
+
+
+def capture_onnx(
+    source: Path | Any,
+    args: tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    specs: InputSpecs | None = None,
+    dynamic_shapes: Any = None,
+) -> CapturedModel:
+    """The captured graph of an ONNX file or ModelProto; its inputs and outputs keep their names.
+
+    Inputs of open shape need a size: by example inputs, by specs, or by the upper bound of a dynamic dimension. Raises
+    InputError or CaptureError.
+    """
+    module = OnnxModule(read_model(source) if isinstance(source, Path) else from_proto(source))
+    names = [str(value.name) for value in module.inputs]
+    examples = _given(names, args, kwargs)
+    examples |= {name: x for name, x in example_inputs(specs or {}).items() if _known_name(name, names)}
+    ranges = _by_name(names, dynamic_shapes)
+    inputs = tuple(
+        examples[name] if name in examples else _example(value, ranges.get(name, {}))
+        for name, value in zip(names, module.inputs, strict=True)
+    )
+    shapes = (
+        {own: ranges.get(name) for own, name in zip(module.parameter_names, names, strict=True)} if ranges else None
+    )
+    return capture(module, inputs, None, shapes, sources=module.sources, names=Names(names, module.output_names))
+
+
+def _known_name(name: str, names: list[str]) -> bool:
+    if name not in names:
+        raise InputError(f"the model has no input {name!r}; its inputs are {', '.join(names)}.")
+    return True
+
+
+def _given(names: list[str], args: tuple[Any, ...] | None, kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    if len(args or ()) > len(names):
+        raise InputError(f"{len(args or ())} example inputs for a model of {len(names)}: {', '.join(names)}.")
+    found = dict(zip(names, args or (), strict=False))
+    found |= {name: value for name, value in (kwargs or {}).items() if _known_name(name, names)}
+    return found
+
+
+def _by_name(names: list[str], shapes: Any) -> dict[str, Any]:
+    if shapes is None:
+        return {}
+    if isinstance(shapes, Mapping):
+        return {name: axes for name, axes in shapes.items() if _known_name(name, names)}
+    return dict(zip(names, shapes, strict=False))
+
+
+def _example(value: ir.Value, ranges: Any) -> torch.Tensor:
+    """Ones of an input's type; a dynamic dimension has its upper bound."""
+    if not isinstance(value.type, ir.TensorType):
+        raise CaptureError(f"input {value.name!r} is no tensor; sequences and optional values cannot enter a model.")
+    dtype = torch_dtype(value.dtype, f"input {value.name!r}")
+    if value.shape is None:
+        raise InputError(
+            f"input {value.name!r} has no shape in the model; give one: --input {value.name}=dtype[sizes]."
+        )
+    sizes = [_size(value, axis, dim, ranges) for axis, dim in enumerate(value.shape)]
+    return torch.ones(sizes, dtype=dtype)
+
+
+def _size(value: ir.Value, axis: int, dim: Any, ranges: Any) -> int:
+    asked = ranges.get(axis) if isinstance(ranges, Mapping) else None
+    most = getattr(asked, "max", None)
+    if most is not None:
+        return int(most)
+    if isinstance(dim, int):
+        return dim
+    named = getattr(dim, "value", None)
+    raise InputError(
+        f"dimension {axis} of input {value.name!r} is open{f' ({named})' if named else ''}; give its size with "
+        f"--input {value.name}=dtype[sizes], or a range with --dynamic."
+    )

@@ -1,0 +1,197 @@
+"""An ONNX graph as a PyTorch module: its forward walks the nodes and calls torch, so that tracing captures it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
+
+from ullage.errors import CaptureError, UllageError, UnsupportedOperator
+from ullage.frontends.onnx.operators import load_operators
+from ullage.frontends.onnx.read import external_source, torch_dtype
+from ullage.frontends.onnx.table import STANDARD, Call, Operator, Result, find
+from ullage.frontends.onnx.values import KNOWN_ELEMENTS, Known, Value, tensor_of
+from ullage.frontends.unmaterialised import fake_state
+from ullage.graph.sources import FileSlice
+
+_RANDOM = frozenset({
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout",
+})  # fmt: skip
+"""Operators that are never computed ahead."""
+
+
+class OnnxModule(nn.Module):
+    """The main graph of a model; initializers are buffers named `weights_0`, …, small ones are known values as well."""
+
+    def __init__(self, model: ir.Model) -> None:
+        super().__init__()
+        load_operators()
+        self.model = model
+        self.versions = {_domain(domain): version for domain, version in model.graph.opset_imports.items()}
+        self.buffer_names: dict[str, str] = {}
+        self.constants: dict[str, Known] = {}
+        self.sources: dict[str, FileSlice] = {}
+        self.inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+        _refuse_unknown(model, self.versions)
+        for graph in model.graphs():
+            for name, value in graph.initializers.items():
+                self._add(str(name), value)
+        fake_state(self, {name: source.dtype for name, source in self.sources.items()})
+        self.parameter_names = [f"input_{i}" for i in range(len(self.inputs))]
+        self.forward = self._with_signature()
+
+    def _with_signature(self) -> Callable[..., tuple[torch.Tensor, ...]]:
+        """The forward with one named parameter for each input, by which tracing tells dynamic dimensions."""
+
+        def forward(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return self.outputs(*inputs)
+
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters = [inspect.Parameter(name, kind) for name in self.parameter_names]
+        forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return forward
+
+    def _add(self, name: str, value: ir.Value) -> None:
+        """A buffer for an initializer: large ones in files of their own stay there, and are fake here."""
+        stored = value.const_value
+        if stored is None:
+            raise CaptureError(f"initializer {name!r} has no values.")
+        dtype = torch_dtype(stored.dtype, f"initializer {name!r}")
+        buffer = self.buffer_names[name] = f"weights_{len(self.buffer_names)}"
+        if isinstance(stored, ir.ExternalTensor) and stored.size > KNOWN_ELEMENTS:
+            self.sources[buffer] = external_source(stored, dtype)
+            self.register_buffer(buffer, torch.empty(self.sources[buffer].shape, dtype=dtype, device="meta"))
+            return
+        array = stored.numpy()
+        tensor = tensor_of(array, dtype)
+        self.register_buffer(buffer, tensor)
+        if stored.size <= KNOWN_ELEMENTS and dtype != torch.bfloat16:
+            self.constants[name] = Known(np.array(array), dtype, tensor)
+
+    def outputs(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The graph's outputs, in order."""
+        results = self._walk(self.model.graph, dict(zip([v.name for v in self.inputs], inputs, strict=True)))
+        return tuple(_tensor(value, name) for value, name in zip(results, self.output_names, strict=True))
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the graph's outputs."""
+        return [str(value.name) for value in self.model.graph.outputs]
+
+    def _walk(self, graph: ir.Graph | ir.Function, values: Mapping[Any, Any]) -> list[Any]:
+        """The values of a graph's outputs; `values` are those of its inputs and of all around it."""
+        scope: dict[Any, Any] = dict(values)
+        for name in getattr(graph, "initializers", {}):
+            scope[name] = self._initializer(str(name))
+        for node in graph:
+            results = self._node(node, scope)
+            scope.update((value.name, found) for value, found in zip(node.outputs, results, strict=False) if value.name)
+        return [scope[value.name] for value in graph.outputs]
+
+    def _initializer(self, name: str) -> Value:
+        buffer: torch.Tensor = getattr(self, self.buffer_names[name])
+        if name not in self.constants:
+            return buffer
+        constant = self.constants[name]
+        return Known(constant.array, constant.dtype, buffer)
+
+    def _node(self, node: ir.Node, scope: Mapping[Any, Any]) -> Sequence[Any]:
+        inputs = tuple(None if value is None or not value.name else scope[value.name] for value in node.inputs)
+        function = self.model.functions.get((node.domain, node.op_type, node.overload or ""))
+        if function is not None:
+            return self._function(node, function, inputs)
+
+        def run(graph: ir.Graph, arguments: Sequence[Any]) -> list[Any]:
+            names = [value.name for value in graph.inputs]
+            return self._walk(graph, {**scope, **dict(zip(names, arguments, strict=True))})
+
+        version = self.versions.get(_domain(node.domain), 1)
+        found = find(_domain(node.domain), node.op_type, version)
+        assert found is not None, "unknown operators are refused when the module is made"
+        return _called(found, Call(node, version, inputs, run))
+
+    def _function(self, node: ir.Node, function: ir.Function, inputs: Sequence[Any]) -> list[Any]:
+        names = [value.name for value in function.inputs]
+        filled = [*inputs, *[None] * (len(names) - len(inputs))]
+        return self._walk(function, dict(zip(names, filled, strict=True)))
+
+
+def _domain(name: str) -> str:
+    return STANDARD if name == "ai.onnx" else name
+
+
+def _called(operator: Operator, call: Call) -> Sequence[Any]:
+    """The results of a call; what depends on known values only is computed here and now, and is known as well."""
+    ahead = all(value is None or isinstance(value, Known) for value in call.inputs) and _is_plain(call)
+    try:
+        if ahead and operator.host is not None:
+            with _disable_current_modes():
+                return _sequence(operator.host(call))
+        if ahead and not any(isinstance(value, Known) and value.symbolic for value in call.inputs):
+            with _disable_current_modes():
+                return [_known(result) for result in _sequence(operator.translate(_real(call)))]
+        results = _sequence(operator.translate(call))
+        call.check_attributes()
+        return results
+    except UllageError:
+        raise
+    except Exception as error:
+        raise call.error(f"{type(error).__name__}: {_first_line(error)}") from error
+
+
+def _is_plain(call: Call) -> bool:
+    graphs = any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in call.node.attributes.values())
+    return bool(call.inputs) and call.node.op_type not in _RANDOM and not graphs
+
+
+def _real(call: Call) -> Call:
+    """The call with known values that have no tensor, traced ones least of all."""
+    inputs = tuple(Known(v.array, v.dtype) if isinstance(v, Known) else v for v in call.inputs)
+    return replace(call, inputs=inputs)
+
+
+def _known(result: Any) -> Any:
+    if not isinstance(result, torch.Tensor) or result.numel() > KNOWN_ELEMENTS:
+        return result
+    if result.dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
+        return result
+    return Known(result.numpy(), result.dtype)
+
+
+def _sequence(result: Result) -> list[Any]:
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+def _tensor(value: Any, name: str) -> torch.Tensor:
+    if isinstance(value, Known):
+        return value.as_tensor()
+    if not isinstance(value, torch.Tensor):
+        raise CaptureError(f"output {name!r} is no tensor; sequences and optional values cannot leave a model.")
+    return value
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _refuse_unknown(model: ir.Model, versions: Mapping[str, int]) -> None:
+    """Raise UnsupportedOperator for all nodes, of subgraphs and functions too, that have no translation."""
+    unknown: dict[str, list[str]] = {}
+    graphs: list[Any] = [model.graph, *model.functions.values()]
+    for graph in graphs:
+        for node in graph.all_nodes():
+            domain = _domain(node.domain)
+            if (node.domain, node.op_type, node.overload or "") in model.functions:
+                continue
+            if find(domain, node.op_type, versions.get(domain, 1)) is None:
+                unknown.setdefault(f"{node.domain or 'ai.onnx'}::{node.op_type}", []).append(f"node {node.name!r}")
+    if unknown:
+        raise UnsupportedOperator(unknown)

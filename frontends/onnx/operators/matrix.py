@@ -1,0 +1,64 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+import torch
+
+from ullage.frontends.onnx.table import Call, operator
+
+Tensor = torch.Tensor
+
+
+@operator("MatMul")
+def _matmul(call: Call) -> Tensor:
+    return torch.matmul(call.tensor(0), call.tensor(1))
+
+
+@operator("Gemm")
+def _gemm(call: Call) -> Tensor:
+    a, b = call.tensor(0), call.tensor(1)
+    a = a.t() if call.attribute("transA", 0) else a
+    b = b.t() if call.attribute("transB", 0) else b
+    alpha, beta = call.attribute("alpha", 1.0), call.attribute("beta", 1.0)
+    product = torch.matmul(a, b)
+    if alpha != 1:
+        product = _scaled(product, alpha)
+    c = call.optional(2)
+    return product if c is None else product + (c if beta == 1 else _scaled(c, beta))
+
+
+def _scaled(x: Tensor, factor: float) -> Tensor:
+    return x * factor if x.is_floating_point() else (x * factor).to(x.dtype)
+
+
+@operator("FusedMatMul", domain="com.microsoft")
+def _fused_matmul(call: Call) -> Tensor:
+    a, b = call.tensor(0), call.tensor(1)
+    a = a.transpose(-1, -2) if call.attribute("transA", 0) else a
+    b = b.transpose(-1, -2) if call.attribute("transB", 0) else b
+    product: Tensor = torch.matmul(a, b) * call.attribute("alpha", 1.0)
+    return product
+
+
+@operator("Einsum")
+def _einsum(call: Call) -> Tensor:
+    tensors = [call.tensor(i) for i in range(len(call.inputs))]
+    return torch.einsum(call.attribute("equation").replace(" ", ""), *tensors)
+
+
+@operator("Det")
+def _det(call: Call) -> Tensor:
+    return torch.det(call.tensor())
+
+
+@operator("CumSum", "CumProd")
+def _cumulated(call: Call) -> Tensor:
+    """Running sums or products; exclusive ones begin with 0 or 1 and leave the last element out."""
+    x, axis = call.tensor(), int(call.scalar(1))
+    backwards, product = call.attribute("reverse", 0), call.node.op_type == "CumProd"
+    y = x.flip(axis) if backwards else x
+    if call.attribute("exclusive", 0):
+        first = torch.full_like(y.narrow(axis, 0, 1), 1 if product else 0)
+        y = torch.cat([first, y.narrow(axis, 0, y.shape[axis] - 1)], axis)
+    total = (torch.cumprod if product else torch.cumsum)(y, axis).to(x.dtype)
+    return total.flip(axis) if backwards else total

@@ -1,0 +1,86 @@
+"""The standard's backend tests: how many translations are right, and that what is not supported says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import ullage
+from tests.frontends.onnx.standard import Case, cases, check, check_eagerly, constants_of, value_of
+from ullage.errors import UllageError
+
+LEAST_PASSES = 1640
+"""Of 1957 in onnx 1.23; older releases of the package have fewer cases."""
+COMPILED = (
+    "test_averagepool_2d_ceil", "test_basic_conv_with_padding", "test_batchnorm_epsilon", "test_clip_example",
+    "test_concat_3d_axis_1", "test_conv_with_autopad_same", "test_convinteger_with_padding", "test_cumsum_1d_exclusive",
+    "test_dequantizelinear_axis", "test_elu_example", "test_gather_2d_indices", "test_gelu_tanh_2",
+    "test_gemm_all_attributes", "test_group_normalization_example", "test_gru_seq_length", "test_if",
+    "test_layer_normalization_4d_axis2", "test_lstm_with_peepholes", "test_matmulinteger", "test_maxpool_2d_ceil",
+    "test_maxpool_2d_same_lower", "test_onehot_with_axis", "test_pow_bcast_scalar", "test_prelu_broadcast",
+    "test_qlinearconv", "test_quantizelinear_axis", "test_reduce_log_sum_exp_keepdims_random",
+    "test_resize_upsample_scales_cubic", "test_rms_normalization_3d_axis1", "test_rotary_embedding_interleaved",
+    "test_scan9_sum", "test_slice_neg_steps", "test_softmax_axis_0", "test_split_variable_parts_2d_opset18",
+    "test_tile", "test_transpose_all_permutations_3", "test_where_example",
+)  # fmt: skip
+
+
+@cache
+def _outcomes() -> dict[str, Exception | None]:
+    """What went wrong with each case, None if nothing did."""
+
+    def run() -> Iterator[tuple[str, Exception | None]]:
+        for case in cases():
+            try:
+                check_eagerly(case)
+            except Exception as error:
+                yield case.name, error
+            else:
+                yield case.name, None
+
+    return dict(run())
+
+
+def test_translations_pass_the_standards_tests() -> None:
+    passes = sum(error is None for error in _outcomes().values())
+    assert passes >= min(LEAST_PASSES, round(0.83 * len(_outcomes())))
+
+
+def test_what_is_not_translated_is_refused_by_name() -> None:
+    """No translation gives other results, and no other exceptions come out of one."""
+    wrong = {name: error for name, error in _outcomes().items() if error and not isinstance(error, UllageError)}
+    assert not {name: repr(error)[:200] for name, error in wrong.items()}
+
+
+def _with_constants(case: Case) -> tuple[onnx.ModelProto, list[np.ndarray]]:
+    """The model with the inputs that sizes follow from as initializers, and the other inputs."""
+    model, rest, known = onnx.ModelProto(), [], constants_of(case)
+    model.CopyFrom(case.model)
+    values = dict(zip([v.name for v in case.model.graph.input], case.data[0][0], strict=False))
+    for value in list(model.graph.input):
+        if value.name in known:
+            model.graph.input.remove(value)
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(values[value.name]), value.name))
+        elif value.name in values:
+            rest.append(np.asarray(values[value.name]))
+    return model, rest
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_models_give_the_standards_results(name: str) -> None:
+    case = next((case for case in cases() if case.name == name), None)
+    if case is None:
+        pytest.skip("this release of onnx has no such test")
+    model, inputs = _with_constants(case)
+    tensors = tuple(value_of(x) for x in inputs)
+    compiled = ullage.compile(model, example_inputs=tensors)
+    found = compiled(*tensors)
+    found = tuple(found) if isinstance(found, tuple | list) else (found,)
+    for got, wanted in zip(found, case.data[0][1], strict=True):
+        check(case, got, wanted)
+    compiled.close()
