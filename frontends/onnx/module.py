@@ -35,14 +35,15 @@ class OnnxModule(nn.Module):
         load_operators()
         self.model = model
         self.versions = {_domain(domain): version for domain, version in model.graph.opset_imports.items()}
-        self.buffer_names: dict[str, str] = {}
-        self.constants: dict[str, Known] = {}
+        self.buffer_names: dict[ir.Value, str] = {}
+        self.constants: dict[ir.Value, Known] = {}
         self.sources: dict[str, FileSlice] = {}
         self.inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
         _refuse_unknown(model, self.versions)
         for graph in model.graphs():
             for name, value in graph.initializers.items():
                 self._add(str(name), value)
+                value.const_value = None
         fake_state(self, {name: source.dtype for name, source in self.sources.items()})
         self.parameter_names = [f"input_{i}" for i in range(len(self.inputs))]
         self.forward = self._with_signature()
@@ -64,7 +65,7 @@ class OnnxModule(nn.Module):
         if stored is None:
             raise CaptureError(f"initializer {name!r} has no values.")
         dtype = torch_dtype(stored.dtype, f"initializer {name!r}")
-        buffer = self.buffer_names[name] = f"weights_{len(self.buffer_names)}"
+        buffer = self.buffer_names[value] = f"weights_{len(self.buffer_names)}"
         if isinstance(stored, ir.ExternalTensor) and stored.size > KNOWN_ELEMENTS:
             self.sources[buffer] = external_source(stored, dtype)
             self.register_buffer(buffer, torch.empty(self.sources[buffer].shape, dtype=dtype, device="meta"))
@@ -73,7 +74,7 @@ class OnnxModule(nn.Module):
         tensor = tensor_of(array, dtype)
         self.register_buffer(buffer, tensor)
         if stored.size <= KNOWN_ELEMENTS and dtype != torch.bfloat16:
-            self.constants[name] = Known(np.array(array), dtype, tensor)
+            self.constants[value] = Known(np.array(array), dtype, tensor)
 
     def outputs(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The graph's outputs, in order."""
@@ -85,28 +86,23 @@ class OnnxModule(nn.Module):
         """Names of the graph's outputs."""
         return [str(value.name) for value in self.model.graph.outputs]
 
-    def _walk(self, graph: ir.Graph | ir.Function, values: Mapping[Any, Any]) -> list[Any]:
+    def _walk(self, graph: ir.Graph, values: Mapping[Any, Any]) -> list[Any]:
         """The values of a graph's outputs; `values` are those of its inputs and of all around it."""
         scope: dict[Any, Any] = dict(values)
-        for name in getattr(graph, "initializers", {}):
-            scope[name] = self._initializer(str(name))
+        for name, initializer in graph.initializers.items():
+            scope[name] = self._initializer(initializer)
         for node in graph:
             results = self._node(node, scope)
             scope.update((value.name, found) for value, found in zip(node.outputs, results, strict=False) if value.name)
         return [scope[value.name] for value in graph.outputs]
 
-    def _initializer(self, name: str) -> Value:
-        buffer: torch.Tensor = getattr(self, self.buffer_names[name])
-        if name not in self.constants:
-            return buffer
-        constant = self.constants[name]
-        return Known(constant.array, constant.dtype, buffer)
+    def _initializer(self, value: ir.Value) -> Value:
+        buffer: torch.Tensor = getattr(self, self.buffer_names[value])
+        constant = self.constants.get(value)
+        return buffer if constant is None else Known(constant.array, constant.dtype, buffer)
 
     def _node(self, node: ir.Node, scope: Mapping[Any, Any]) -> Sequence[Any]:
         inputs = tuple(None if value is None or not value.name else scope[value.name] for value in node.inputs)
-        function = self.model.functions.get((node.domain, node.op_type, node.overload or ""))
-        if function is not None:
-            return self._function(node, function, inputs)
 
         def run(graph: ir.Graph, arguments: Sequence[Any]) -> list[Any]:
             names = [value.name for value in graph.inputs]
@@ -116,11 +112,6 @@ class OnnxModule(nn.Module):
         found = find(_domain(node.domain), node.op_type, version)
         assert found is not None, "unknown operators are refused when the module is made"
         return _called(found, Call(node, version, inputs, run))
-
-    def _function(self, node: ir.Node, function: ir.Function, inputs: Sequence[Any]) -> list[Any]:
-        names = [value.name for value in function.inputs]
-        filled = [*inputs, *[None] * (len(names) - len(inputs))]
-        return self._walk(function, dict(zip(names, filled, strict=True)))
 
 
 def _domain(name: str) -> str:
@@ -183,15 +174,11 @@ def _first_line(error: BaseException) -> str:
 
 
 def _refuse_unknown(model: ir.Model, versions: Mapping[str, int]) -> None:
-    """Raise UnsupportedOperator for all nodes, of subgraphs and functions too, that have no translation."""
+    """Raise UnsupportedOperator for all nodes, of subgraphs too, that have no translation."""
     unknown: dict[str, list[str]] = {}
-    graphs: list[Any] = [model.graph, *model.functions.values()]
-    for graph in graphs:
-        for node in graph.all_nodes():
-            domain = _domain(node.domain)
-            if (node.domain, node.op_type, node.overload or "") in model.functions:
-                continue
-            if find(domain, node.op_type, versions.get(domain, 1)) is None:
-                unknown.setdefault(f"{node.domain or 'ai.onnx'}::{node.op_type}", []).append(f"node {node.name!r}")
+    for node in model.graph.all_nodes():
+        domain = _domain(node.domain)
+        if find(domain, node.op_type, versions.get(domain, 1)) is None:
+            unknown.setdefault(f"{node.domain or 'ai.onnx'}::{node.op_type}", []).append(f"node {node.name!r}")
     if unknown:
         raise UnsupportedOperator(unknown)

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import InlinePass
 
 from ullage.errors import CaptureError, InputError
 from ullage.graph.sources import FileSlice, FileStamp
@@ -44,17 +45,28 @@ def from_proto(proto: Any) -> ir.Model:
 
 
 def check_model(model: ir.Model, path: Path) -> None:
-    """Refuse weights outside of the model's folder, and nodes that need each other."""
+    """Refuse weights outside of the model's folder and nodes that need each other, and inline functions."""
     if not model.graph.opset_imports:
         raise CaptureError(f"{path} is no ONNX model: it names no operator set.")
     folder = path.resolve().parent
     for graph in model.graphs():
         for name, value in graph.initializers.items():
             _check_place(folder, str(name), value.const_value)
+    _inline(model, path)
     try:
         model.graph.sort()
     except ValueError as error:
         raise CaptureError(f"{path}: nodes of the graph need each other's results in a circle.") from error
+
+
+def _inline(model: ir.Model, path: Path) -> None:
+    """Put the bodies of functions where they are called."""
+    if not model.functions:
+        return
+    try:
+        InlinePass()(model)
+    except Exception as error:
+        raise CaptureError(f"{path}: its functions cannot be inlined: {_reason(error)}") from error
 
 
 def _check_place(folder: Path, name: str, tensor: Any) -> None:

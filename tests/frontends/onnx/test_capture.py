@@ -141,6 +141,46 @@ def test_weights_outside_of_the_folder_are_refused(place: str, tmp_path: Path) -
         load_model(path)
 
 
+def test_functions_are_computed_with_the_attributes_of_their_calls() -> None:
+    body = helper.make_node("LeakyRelu", ["a"], ["b"])
+    body.attribute.append(onnx.AttributeProto(name="alpha", type=onnx.AttributeProto.FLOAT, ref_attr_name="slope"))
+    opset = [helper.make_opsetid("", 17)]
+    function = helper.make_function("own", "Leaky", ["a"], ["b"], [body], opset, ["slope"])
+    calls = [
+        helper.make_node("Leaky", ["x"], ["h"], domain="own", slope=0.5),
+        helper.make_node("Leaky", ["h"], ["y"], domain="own", slope=0.25),
+    ]
+    model = model_of(calls, {"x": [2, 3]}, ["y"], {})
+    model.functions.append(function)
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    compiled, x = ullage.compile(model), floats(2, 3)
+    (found,) = compiled(torch.from_numpy(x))
+    np.testing.assert_allclose(found.numpy(), np.where(x < 0, x / 8, x), rtol=1e-6)
+    compiled.close()
+
+
+def test_branches_have_weights_of_their_own() -> None:
+    """Initializers of two subgraphs may have one name."""
+
+    def branch(name: str, value: float) -> onnx.GraphProto:
+        node = helper.make_node("Add", ["x", "w"], [f"{name}_out"])
+        result = helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, [2, 3])
+        weight = numpy_helper.from_array(np.full((2, 3), value, np.float32), "w")
+        return helper.make_graph([node], name, [], [result], [weight])
+
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Greater", ["s", "zero"], ["test"]),
+        helper.make_node("If", ["test"], ["y"], then_branch=branch("yes", 10.0), else_branch=branch("no", -10.0)),
+    ]
+    model = model_of(nodes, {"x": [2, 3]}, ["y"], {"zero": np.array(0, np.float32)})
+    compiled = ullage.compile(model)
+    for value in (1.0, -1.0):
+        (found,) = compiled(torch.full((2, 3), value))
+        assert torch.equal(found, torch.full((2, 3), 11 * value))
+    compiled.close()
+
+
 def _refused(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray] | None = None) -> UllageError:
     with pytest.raises(UllageError) as caught:
         load_model(model_of(nodes, {"x": [2, 3]}, ["y"], weights or {}))
