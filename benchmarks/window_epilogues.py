@@ -1,4 +1,6 @@
-"""Pools inside convolutions beside pools of their own: `python -m benchmarks.window_epilogues [--rounds 60]`.
+"""Pools inside convolutions beside pools of their own.
+
+`python -m benchmarks.window_epilogues [--rounds 60] [--only TEXT]`
 
 Each line is a convolution with ReLU, a max-pool, and a 1×1 convolution down to 8 channels. Both ways of running it are
 interleaved; the medians are of whole runs, the bytes are the least budget's.
@@ -65,12 +67,12 @@ def main() -> int:
     """Print a line per case."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="cases with this text in their name")
     options = parser.parse_args()
     print(f"{'':>24} {'joined µs':>10} {'apart µs':>10} {'apart/joined':>13} {'joined KiB':>11} {'apart KiB':>10}")
     apart_way = partial(patch.object, WindowJoiner, "run", lambda _: None)
     ways: dict[str, Callable[[], AbstractContextManager[object]]] = {"joined": nullcontext, "apart": apart_way}
-    for case in CASES if not options.only else [c for c in CASES if options.only in c.name]:
+    for case in (case for case in CASES if options.only in case.name):
         x = torch.randn(case.images, case.channels, case.size, case.size)
         found = in_turns(Pooled(case).eval(), (x,), ways, options.rounds)
         joined, apart = found["joined"], found["apart"]

@@ -14,7 +14,7 @@ equal names are the same memory; `buffers` and `dims` hold those of `rows` and `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from ullage.codegen.loops.ir import DTYPE_BYTES, Buffer, Expr, LoopKernel, Store
@@ -46,6 +46,15 @@ class Gemm:
     b_stride_n: Expr | None = None
     rows: LoopKernel | None = None
     tiling: Tiling = TEMPLATES_OWN
+
+    @property
+    def later(self) -> tuple[LoopKernel, ...]:
+        """Loop kernels that run on what has been stored."""
+        return () if self.rows is None else (self.rows,)
+
+    def alone(self) -> Gemm:
+        """The product without them."""
+        return replace(self, rows=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,16 @@ class Conv2d:
     windows: Windows | None = None
     border: int = 0
     tiling: AnyTiling = TEMPLATES_OWN
+
+    @property
+    def later(self) -> tuple[LoopKernel, ...]:
+        """Loop kernels that run on what has been stored."""
+        windows = () if self.windows is None else (self.windows.kernel,)
+        return windows if self.rows is None else (self.rows, *windows)
+
+    def alone(self) -> Conv2d:
+        """The convolution without them."""
+        return replace(self, rows=None, windows=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,13 +187,13 @@ def run_gemm(spec: Gemm, memory: dict[str, np.ndarray], dims: Env, weight: np.nd
     env["acc"] = (left @ right).astype(np.float32)
     for store in spec.epilogue:
         _store(store, env, memory, spec, (b, m, n))
-    _run_rows(spec, memory, dims)
+    _run_later(spec, memory, dims)
 
 
-def _run_rows(spec: Gemm | Conv2d, memory: dict[str, np.ndarray], dims: Env) -> None:
-    """Run the row epilogue, if there is one."""
-    if spec.rows is not None:
-        run_loops(spec.rows, memory, dims)
+def _run_later(spec: Gemm | Conv2d, memory: dict[str, np.ndarray], dims: Env) -> None:
+    """Run the row or window epilogue, if there is one."""
+    for kernel in spec.later:
+        run_loops(kernel, memory, dims)
 
 
 def run_conv(spec: Conv2d, memory: dict[str, np.ndarray], dims: Env, weight: torch.Tensor) -> None:
@@ -222,9 +222,7 @@ def run_conv(spec: Conv2d, memory: dict[str, np.ndarray], dims: Env, weight: tor
     env["acc"] = acc
     for store in spec.epilogue:
         _store(store, env, memory, spec, acc.shape)
-    _run_rows(spec, memory, dims)
-    if spec.windows is not None:
-        run_loops(spec.windows.kernel, memory, dims)
+    _run_later(spec, memory, dims)
 
 
 def _surrounded(source: torch.Tensor, spec: Conv2d, size: tuple[int, int]) -> torch.Tensor:

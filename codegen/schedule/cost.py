@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from ullage.codegen.cpp.templates.attention import in_pairs
 from ullage.codegen.loops.ir import DTYPE_BYTES, Apply, Buffer, Expr, Load, LoopKernel, Store, walk
@@ -29,12 +28,9 @@ def step_cost(
     def size(expr: Expr) -> int:
         return math.bounds(expr)[1] or 1
 
-    if isinstance(spec, Gemm | Conv2d) and spec.rows is not None:
-        flops, moved = step_cost(replace(spec, rows=None), dim_max)
-        return flops + _loop_cost(spec.rows, size)[0], moved
-    if isinstance(spec, Conv2d) and spec.windows is not None:
-        flops, moved = step_cost(replace(spec, windows=None), dim_max)
-        return flops + _loop_cost(spec.windows.kernel, size)[0], moved
+    if isinstance(spec, Gemm | Conv2d) and spec.later:
+        flops, moved = step_cost(spec.alone(), dim_max)
+        return flops + sum(_loop_cost(kernel, size)[0] for kernel in spec.later), moved
     match spec:
         case Gemm():
             rows, columns, inner = size(spec.batch) * size(spec.m), size(spec.n), size(spec.k)

@@ -12,14 +12,23 @@ from typing import TypeGuard
 
 from ullage.codegen.emit import Spec, walks_points
 from ullage.codegen.loops.ir import Const, Expr, LoopKernel
-from ullage.codegen.loops.normal import normalise, reduces
+from ullage.codegen.loops.normal import normalise
 from ullage.codegen.loops.traverse import with_buffers
 from ullage.codegen.lower.builder import Operand
 from ullage.codegen.lower.index import ZERO, IndexMath
 from ullage.codegen.lower.region import inplace_pairs
 from ullage.codegen.lower.shapes import numel
-from ullage.codegen.schedule.joining import loads_of_stores, names_for, place_of, rows_of, stored_densely
-from ullage.codegen.schedule.lowered import Lowered, Pending, reads, writes
+from ullage.codegen.schedule.joining import (
+    is_private,
+    loads_of_stores,
+    names_for,
+    producers,
+    put,
+    reducing,
+    rows_of,
+    stored_densely,
+)
+from ullage.codegen.schedule.lowered import Lowered, Pending
 from ullage.codegen.templates import Conv2d, Gemm, PackedPanels
 from ullage.plan.steps import Storage
 from ullage.target import Target
@@ -51,21 +60,14 @@ class RowJoiner:
 
     def run(self) -> None:
         """Join what can be joined."""
-        for rows in [step for step in self.steps if isinstance(step, Lowered)]:
-            if isinstance(rows.spec, LoopKernel) and any(reduces(stage) for stage in rows.spec.stages):
-                self._join(rows, rows.spec)
+        for rows, kernel in reducing(self.steps):
+            self._join(rows, kernel)
 
     def _join(self, rows: Lowered, kernel: LoopKernel) -> None:
-        end = self.steps.index(rows)
-        for start in reversed(range(end)):
-            product = self.steps[start]
-            if not isinstance(product, Lowered) or product.writes().isdisjoint(rows.reads()):
-                continue
-            found = self._joined(product, rows, kernel)
-            place = None if found is None else place_of(self.steps, start, end)
-            if found is not None and place is not None:
-                self.steps[place] = self._in_place(found, product, rows)
-                del self.steps[end if place == start else start]
+        for product in producers(self.steps, rows):
+            joined = self._joined(product, rows, kernel)
+            if joined is not None:
+                put(self.steps, product, rows, self._in_place(joined, product, rows))
                 return
 
     def _joined(self, product: Lowered, rows: Lowered, kernel: LoopKernel) -> Lowered | None:
@@ -85,11 +87,9 @@ class RowJoiner:
     def _in_place(self, joined: Lowered, product: Lowered, rows: Lowered) -> Lowered:
         """Computes the product where the row kernel's result goes, if nobody else wants to see it."""
         assert isinstance(rows.spec, LoopKernel)
-        private = [s.name for s in self.storages if s.kind == "temp" and s.name in product.writes() & rows.reads()]
-        others = [step for step in self.steps if step is not product and step is not rows]
         for read, written in inplace_pairs(rows.spec):
             storage = rows.operands[read].storage
-            if storage in private and not any(storage in reads(o) | writes(o) for o in others):
+            if storage in product.writes() and is_private(self.steps, self.storages, storage, product, rows):
                 self.storages[:] = [s for s in self.storages if s.name != storage]
                 return _merged(joined, rows.operands[read], rows.operands[written])
         return joined
@@ -110,9 +110,9 @@ def _merged(joined: Lowered, read: Operand, written: Operand) -> Lowered:
 
 
 def _may_join(spec: Spec) -> TypeGuard[Gemm | Conv2d]:
-    if not isinstance(spec, Gemm | Conv2d) or spec.rows is not None or not isinstance(spec.weight, PackedPanels):
+    if not isinstance(spec, Gemm | Conv2d) or spec.later or not isinstance(spec.weight, PackedPanels):
         return False
-    return not (isinstance(spec, Conv2d) and (spec.transposed or spec.windows is not None))
+    return not (isinstance(spec, Conv2d) and spec.transposed)
 
 
 def join(

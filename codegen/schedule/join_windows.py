@@ -14,12 +14,21 @@ from typing import TypeGuard
 
 from ullage.codegen.emit import Spec, walks_channels
 from ullage.codegen.loops.ir import Buffer, Const, Load, Loop, LoopKernel
-from ullage.codegen.loops.normal import normalise, reduces
+from ullage.codegen.loops.normal import normalise
 from ullage.codegen.loops.poly import Poly, linear_in, to_poly
 from ullage.codegen.loops.traverse import with_buffers
 from ullage.codegen.lower.shapes import numel
-from ullage.codegen.schedule.joining import loads_of_stores, names_for, place_of, rows_of, stored_densely
-from ullage.codegen.schedule.lowered import Lowered, Pending, reads, writes
+from ullage.codegen.schedule.joining import (
+    is_private,
+    loads_of_stores,
+    names_for,
+    producers,
+    put,
+    reducing,
+    rows_of,
+    stored_densely,
+)
+from ullage.codegen.schedule.lowered import Lowered, Pending
 from ullage.codegen.templates import Conv2d, PackedPanels, Windows
 from ullage.plan.steps import Storage
 from ullage.target import Target
@@ -41,21 +50,15 @@ class WindowJoiner:
 
     def run(self) -> None:
         """Join what can be joined."""
-        for pool in [step for step in self.steps if isinstance(step, Lowered)]:
-            if isinstance(pool.spec, LoopKernel) and any(reduces(stage) for stage in pool.spec.stages):
-                self._join(pool, pool.spec)
+        for pool, kernel in reducing(self.steps):
+            self._join(pool, kernel)
 
     def _join(self, pool: Lowered, kernel: LoopKernel) -> None:
-        end = self.steps.index(pool)
-        for start in reversed(range(end)):
-            convolution = self.steps[start]
-            if not isinstance(convolution, Lowered) or convolution.writes().isdisjoint(pool.reads()):
-                continue
-            joined, place = self._joined(convolution, pool, kernel), place_of(self.steps, start, end)
-            if joined is not None and place is not None:
-                self.steps[place] = joined
-                del self.steps[end if place == start else start]
-            return
+        for convolution in producers(self.steps, pool):
+            joined = self._joined(convolution, pool, kernel)
+            if joined is not None:
+                put(self.steps, convolution, pool, joined)
+                return
 
     def _joined(self, convolution: Lowered, pool: Lowered, kernel: LoopKernel) -> Lowered | None:
         """One kernel of both; None if there is none or it does not pay."""
@@ -78,17 +81,14 @@ class WindowJoiner:
         """The convolution's result, if it is one that only the pool reads."""
         written = {b.name: convolution.operands[b.name].storage for b in convolution.spec.buffers if b.access != "r"}
         (name, *more) = sorted(written, key=lambda name: written[name] not in pool.reads())
-        storage = written[name]
-        others = [step for step in self.steps if step is not convolution and step is not pool]
-        if more or any(storage in reads(step) | writes(step) for step in others):
-            return None
-        return name if any(s.name == storage and s.kind == "temp" for s in self.storages) else None
+        private = not more and is_private(self.steps, self.storages, written[name], convolution, pool)
+        return name if private else None
 
 
 def _may_join(spec: Spec) -> TypeGuard[Conv2d]:
-    if not isinstance(spec, Conv2d) or spec.rows is not None or spec.windows is not None:
+    if not isinstance(spec, Conv2d) or spec.later or spec.transposed:
         return False
-    return isinstance(spec.weight, PackedPanels) and not spec.transposed and isinstance(spec.out_w, Const)
+    return isinstance(spec.weight, PackedPanels) and isinstance(spec.out_w, Const)
 
 
 def join(

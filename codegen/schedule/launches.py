@@ -95,14 +95,12 @@ def _epilogue_pairs(spec: Gemm | Conv2d | Attention) -> tuple[tuple[str, str], .
         return ()
     body = LoopKernel(spec.buffers, (), (), (Stage((), (first,)),))
     taken = {spec.a_buffer, spec.b_buffer, "w"} if isinstance(spec, Gemm) else {spec.x_buffer, "w"}
-    taken |= _read_after(spec.rows) | {b.name for b in spec.buffers if b.access == "local"}
-    if isinstance(spec, Conv2d) and spec.windows is not None:
-        taken |= _read_after(spec.windows.kernel)
+    taken |= {name for kernel in spec.later for name in _read_by(kernel)}
+    taken |= {b.name for b in spec.buffers if b.access == "local"}
     return tuple((r, w) for r, w in inplace_pairs(body) if r not in taken and w not in taken)
 
 
-def _read_after(later: LoopKernel | None) -> set[str]:
-    """Buffers that a row or window epilogue reads after the product has been stored."""
-    stages = later.stages if later else ()
-    roots = [value for stage in stages for statement in stage.body for value in values(statement)]
+def _read_by(later: LoopKernel) -> set[str]:
+    """Buffers that a loop kernel reads after the product has been stored."""
+    roots = [value for stage in later.stages for statement in stage.body for value in values(statement)]
     return {e.buffer for root in roots for e in walk(root) if isinstance(e, Load)}

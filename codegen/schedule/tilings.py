@@ -35,8 +35,7 @@ def with_tiling(spec: Spec, dim_max: Mapping[str, int]) -> Spec:
         return spec
     read, written = _row_bytes(spec, dim_max)
     weights = spec.weight.tiles * spec.weight.tile_bytes
-    joined = spec.rows is not None or (isinstance(spec, Conv2d) and spec.windows is not None)
-    several = not joined and spec.weight.tiles > 1
+    several = not spec.later and spec.weight.tiles > 1
     once = several and weights <= _NEAR_BYTES and read + written >= _FAR_BYTES
     residual = fetches(spec.epilogue) and written >= _LONG_BYTES
     ahead = _waits_for_rows(spec, spec.weight) and read >= _NEAR_BYTES

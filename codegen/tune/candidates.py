@@ -96,10 +96,9 @@ def _dense(spec: Gemm | Conv2d, shape: Shape) -> Iterator[Tiling]:
     yield replace(own, from_registers=not own.from_registers)
     if own.ahead:
         yield replace(own, ahead=False)
-    joined = spec.rows is not None or (isinstance(spec, Conv2d) and spec.windows is not None)
-    if packed and not joined and shape.panels > 1 and shape.rows > _OWN_BLOCK:
+    if packed and not spec.later and shape.panels > 1 and shape.rows > _OWN_BLOCK:
         yield replace(own, tiles_first=not own.tiles_first)
-    if not joined:
+    if not spec.later:
         yield from _cuts(own, shape, _OWN_BLOCK if packed else _OWN_PACKED_BLOCK, _BLOCKS if packed else _PACKED_BLOCKS)
 
 

@@ -154,7 +154,7 @@ def emit_conv(spec: Conv2d, target: Target) -> Kernel:
         return emit_gemm(_as_gemm(spec), target)
     windows = None if spec.windows is None else WindowEpilogue(spec, spec.windows, target).with_compact_lines()
     spec = spec if windows is None else windows.spec
-    plan = _plan(with_numbered_dims(replace(spec, rows=None, windows=None)), RowEpilogue(spec, target), windows)
+    plan = _plan(with_numbered_dims(spec.alone()), RowEpilogue(spec, target), windows)
     tiles = plan.epilogue.fused_functions() if plan.fused else plan.tiles.functions()
     kernel = finish(
         functions=plan.row_epilogue.functions() + tiles + _lines_function(plan),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ullage.codegen.cpp.templates.early import fetch_rows
 from ullage.codegen.cpp.templates.row_epilogue import RowEpilogue
@@ -124,7 +124,7 @@ def emit_gemm(spec: Gemm, target: Target) -> Kernel:
     Each output is a sum of chunks of k (`chunk_steps(k)` long, in order) of sequential fused multiply-adds, whatever
     the rows, tiles and threads. Raises InputError if the operands' dtypes or the panel width do not suit.
     """
-    plan = _plan(with_numbered_dims(replace(spec, rows=None)), RowEpilogue(spec, target))
+    plan = _plan(with_numbered_dims(spec.alone()), RowEpilogue(spec, target))
     tasks = plan.blocks.count
     if spec.weight is None:
         tasks = combine("mul", combine("mul", fold(plan.spec.batch), ceil_div(plan.n, plan.tiles.width)), tasks)
