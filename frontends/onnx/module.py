@@ -11,13 +11,14 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ullage.errors import CaptureError, UllageError, UnsupportedOperator
 from ullage.frontends.onnx.operators import load_operators
 from ullage.frontends.onnx.read import external_source, torch_dtype
 from ullage.frontends.onnx.table import STANDARD, Call, Operator, Result, find
-from ullage.frontends.onnx.values import KNOWN_ELEMENTS, Known, Value, tensor_of
+from ullage.frontends.onnx.values import KNOWN_ELEMENTS, Known, NotAhead, Value, tensor_of, within_limit
 from ullage.frontends.unmaterialised import fake_state
 from ullage.graph.sources import FileSlice
 
@@ -25,6 +26,12 @@ _RANDOM = frozenset({
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout",
 })  # fmt: skip
 """Operators that are never computed ahead."""
+
+
+NEWEST_OPSET = 28
+"""Of the standard: newer ones may change what operators mean."""
+_UNROLLED = 1 << 15
+"""The most nodes that loops are unrolled to, beyond those that the model has."""
 
 
 class OnnxModule(nn.Module):
@@ -39,12 +46,17 @@ class OnnxModule(nn.Module):
         self.constants: dict[ir.Value, Known] = {}
         self.sources: dict[str, FileSlice] = {}
         self.inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+        opset = self.versions.get(STANDARD, 1)
+        if opset > NEWEST_OPSET:
+            raise CaptureError(f"the model is of operator set {opset}; the newest known is {NEWEST_OPSET}.")
         _refuse_unknown(model, self.versions)
         for graph in model.graphs():
             for name, value in graph.initializers.items():
                 self._add(str(name), value)
                 value.const_value = None
         fake_state(self, {name: source.dtype for name, source in self.sources.items()})
+        self.most_calls = sum(1 for _ in model.graph.all_nodes()) + _UNROLLED
+        self.calls = 0
         self.parameter_names = [f"input_{i}" for i in range(len(self.inputs))]
         self.forward = self._with_signature()
 
@@ -70,7 +82,7 @@ class OnnxModule(nn.Module):
             self.sources[buffer] = external_source(stored, dtype)
             self.register_buffer(buffer, torch.empty(self.sources[buffer].shape, dtype=dtype, device="meta"))
             return
-        array = stored.numpy()
+        array = _values(stored, name)
         tensor = tensor_of(array, dtype)
         self.register_buffer(buffer, tensor)
         if stored.size <= KNOWN_ELEMENTS and dtype != torch.bfloat16:
@@ -78,6 +90,7 @@ class OnnxModule(nn.Module):
 
     def outputs(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The graph's outputs, in order."""
+        self.calls = 0
         results = self._walk(self.model.graph, dict(zip([v.name for v in self.inputs], inputs, strict=True)))
         return tuple(_tensor(value, name) for value, name in zip(results, self.output_names, strict=True))
 
@@ -102,6 +115,9 @@ class OnnxModule(nn.Module):
         return buffer if constant is None else Known(constant.array, constant.dtype, buffer)
 
     def _node(self, node: ir.Node, scope: Mapping[Any, Any]) -> Sequence[Any]:
+        self.calls += 1
+        if self.calls > self.most_calls:
+            raise CaptureError(f"the loops of the model are too long: they are unrolled to at most {_UNROLLED} nodes.")
         inputs = tuple(None if value is None or not value.name else scope[value.name] for value in node.inputs)
 
         def run(graph: ir.Graph, arguments: Sequence[Any]) -> list[Any]:
@@ -114,42 +130,65 @@ class OnnxModule(nn.Module):
         return _called(found, Call(node, version, inputs, run))
 
 
+def _values(stored: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(stored.numpy())
+    except Exception as error:
+        raise CaptureError(f"the values of initializer {name!r} cannot be read: {_first_line(error)}") from error
+
+
 def _domain(name: str) -> str:
     return STANDARD if name == "ai.onnx" else name
 
 
 def _called(operator: Operator, call: Call) -> Sequence[Any]:
-    """The results of a call; what depends on known values only is computed here and now, and is known as well."""
-    ahead = all(value is None or isinstance(value, Known) for value in call.inputs) and _is_plain(call)
+    """The results of a call, of which every attribute and input has been looked at."""
     try:
-        if ahead and operator.host is not None:
-            with _disable_current_modes():
-                return _sequence(operator.host(call))
-        if ahead and not any(isinstance(value, Known) and value.symbolic for value in call.inputs):
-            with _disable_current_modes():
-                return [_known(result) for result in _sequence(operator.translate(_real(call)))]
-        results = _sequence(operator.translate(call))
-        call.check_attributes()
-        return results
+        results = _results(operator, call)
+        call.check(operator.ignores)
     except UllageError:
         raise
     except Exception as error:
         raise call.error(f"{type(error).__name__}: {_first_line(error)}") from error
+    return results
+
+
+def _results(operator: Operator, call: Call) -> list[Any]:
+    """What depends on known values only is computed here and now, and is known as well."""
+    ahead = all(value is None or isinstance(value, Known) for value in call.given) and _is_plain(call)
+    try:
+        if ahead and operator.host is not None:
+            with _disable_current_modes():
+                return _sequence(operator.host(call))
+        if ahead and not any(isinstance(value, Known) and value.symbolic for value in call.given):
+            with _disable_current_modes():
+                return _computed(operator, _real(call))
+    except NotAhead:
+        pass
+    return _sequence(operator.translate(call))
+
+
+def _computed(operator: Operator, call: Call) -> list[Any]:
+    """The results as values, if they are few: how many is found out with tensors that have shapes only."""
+    with FakeTensorMode():
+        for result in _sequence(operator.translate(call)):
+            if isinstance(result, torch.Tensor):
+                within_limit(result.shape)
+    return [_known(result) for result in _sequence(operator.translate(call))]
 
 
 def _is_plain(call: Call) -> bool:
     graphs = any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in call.node.attributes.values())
-    return bool(call.inputs) and call.node.op_type not in _RANDOM and not graphs
+    return bool(call.given) and call.node.op_type not in _RANDOM and not graphs
 
 
 def _real(call: Call) -> Call:
     """The call with known values that have no tensor, traced ones least of all."""
-    inputs = tuple(Known(v.array, v.dtype) if isinstance(v, Known) else v for v in call.inputs)
-    return replace(call, inputs=inputs)
+    return replace(call, given=tuple(Known(v.array, v.dtype) if isinstance(v, Known) else v for v in call.given))
 
 
 def _known(result: Any) -> Any:
-    if not isinstance(result, torch.Tensor) or result.numel() > KNOWN_ELEMENTS:
+    if not isinstance(result, torch.Tensor):
         return result
     if result.dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
         return result

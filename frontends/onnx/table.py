@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -27,20 +26,22 @@ class Operator:
     since: int
     translate: Translation
     host: Host | None = None
+    ignores: frozenset[str] = frozenset()
+    """Attributes that change no result in inference."""
 
 
 OPERATORS: dict[tuple[str, str], list[Operator]] = {}
 
 
 def operator(
-    *names: str, since: int = 1, domain: str = STANDARD, host: Host | None = None
+    *names: str, since: int = 1, domain: str = STANDARD, host: Host | None = None, ignores: Collection[str] = ()
 ) -> Callable[[Translation], Translation]:
     """Register the translation of operators of a domain, from an opset version on."""
 
     def register(translate: Translation) -> Translation:
         for name in names:
             versions = OPERATORS.setdefault((domain, name), [])
-            versions.append(Operator(since, translate, host))
+            versions.append(Operator(since, translate, host, frozenset(ignores)))
             versions.sort(key=lambda found: found.since)
         return translate
 
@@ -54,14 +55,10 @@ def find(domain: str, name: str, version: int) -> Operator | None:
 
 
 _MISSING: Any = object()
-_SILENT = frozenset({
-    "accuracy_level", "activation_alpha", "activation_beta", "activations", "axes", "axis", "body", "broadcast",
-    "consumed_inputs", "direction", "dtype", "else_branch", "hidden_size", "input_forget", "is_test", "keepdims",
-    "kernel_shape", "layout", "linear_before_reset", "mode", "momentum", "noop_with_empty_axes", "output_padding",
-    "ratio", "round_mode", "saturate", "seed", "sorted", "spatial", "stash_type", "storage_order", "then_branch",
-    "training_mode", "value",
-})  # fmt: skip
-"""Attributes that change nothing in inference, or that translations look at only where they matter."""
+MOST_LENGTH = 1 << 24
+"""The longest dimension of places or weights that are computed while the graph is walked."""
+_LEGACY = frozenset({"consumed_inputs"})
+"""Attributes of old operator sets that were hints to memory planners."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +67,12 @@ class Call:
 
     node: ir.Node
     version: int
-    inputs: tuple[Any, ...]
+    given: tuple[Any, ...]
     run: Callable[[ir.Graph, Sequence[Any]], list[Any]]
     asked: set[str] = field(default_factory=set)
     """Attributes that the translation has looked at."""
+    seen: set[int] = field(default_factory=set)
+    """Inputs that it has looked at."""
 
     def place(self) -> str:
         """How messages name the node."""
@@ -83,13 +82,29 @@ class Call:
         """An error about this node."""
         return CaptureError(f"{self.place()}: {what}")
 
+    @property
+    def count(self) -> int:
+        """How many inputs the node has; translations that ask look at all of them."""
+        return len(self.given)
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """All inputs."""
+        self.seen.update(range(len(self.given)))
+        return self.given
+
+    def value(self, position: int) -> Any:
+        """An input as it is: a tensor, known values, a sequence, or None if it is left out."""
+        self.seen.add(position)
+        return self.given[position] if position < len(self.given) else None
+
     def has(self, position: int) -> bool:
         """Whether an input is there."""
-        return position < len(self.inputs) and self.inputs[position] is not None
+        return position < len(self.given) and self.given[position] is not None
 
     def tensor(self, position: int = 0) -> torch.Tensor:
         """An input as a tensor."""
-        value = self.inputs[position] if position < len(self.inputs) else None
+        value = self.value(position)
         if isinstance(value, Known):
             return value.as_tensor()
         if not isinstance(value, torch.Tensor):
@@ -102,7 +117,7 @@ class Call:
 
     def known(self, position: int) -> Known:
         """An input whose values are known; raises CaptureError if they are computed from data."""
-        value = self.inputs[position] if position < len(self.inputs) else None
+        value = self.value(position)
         if isinstance(value, Known):
             return value
         raise self.error(
@@ -134,19 +149,23 @@ class Call:
             return value
         return list(value) if isinstance(value, tuple | list) else value
 
-    def check_attributes(self) -> None:
-        """Raise CaptureError for attributes that the translation has not looked at, and that may say something."""
-        unknown = sorted(set(self.node.attributes) - self.asked - _SILENT)
-        if unknown:
-            raise self.error(f"the attribute {', '.join(unknown)} is not supported in opset {self.version}")
+    def check(self, ignored: frozenset[str]) -> None:
+        """Raise CaptureError for attributes and inputs that the translation has not looked at."""
+        unread = sorted(set(self.node.attributes) - self.asked - ignored - _LEGACY)
+        if unread:
+            raise self.error(f"the attribute {', '.join(unread)} is not supported in opset {self.version}")
+        more = [i for i, value in enumerate(self.given) if value is not None and i not in self.seen]
+        if more:
+            raise self.error(f"input {more[0]} is not supported in opset {self.version}")
+
+    def length(self, value: Any) -> int:
+        """A size along which something is laid out while the graph is walked; raises CaptureError if it is absurd."""
+        if not 0 <= value <= MOST_LENGTH:
+            raise self.error(f"a dimension of {value} is not supported here")
+        return int(value)
 
     def numbers_or_attribute(self, position: int, name: str, default: Any = None) -> Any:
         """What newer versions take as an input and older ones as an attribute: a list of integers."""
         if self.has(position):
             return self.numbers(position)
         return self.attribute(name, default)
-
-
-def as_object(array: np.ndarray) -> np.ndarray:
-    """A copy that may hold symbolic integers."""
-    return array.astype(object)

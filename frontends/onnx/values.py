@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,16 @@ _NUMPY = {
     torch.complex128: np.complex128,
 }  # fmt: skip
 TORCH = {np.dtype(kind): dtype for dtype, kind in _NUMPY.items()}
+
+
+class NotAhead(Exception):
+    """Values that the model computes, not the walk: they are too many, or symbolic."""
+
+
+def within_limit(shape: Sequence[Any]) -> None:
+    """Raise NotAhead if an array of this shape is not to be computed while the graph is walked."""
+    if prod(shape) > KNOWN_ELEMENTS:
+        raise NotAhead
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +108,3 @@ def tensor_of(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
     if dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
         return torch.from_numpy(np.ascontiguousarray(array).view(np.uint8).copy()).view(dtype)
     raise CaptureError(f"arrays of {array.dtype} have no form in torch.")
-
-
-def array_of(tensor: torch.Tensor) -> Known:
-    """The values of a real tensor, known."""
-    plain = tensor.detach().cpu()
-    if plain.dtype in _NUMPY:
-        return Known(plain.numpy(), plain.dtype, tensor)
-    return Known(plain.float().numpy(), plain.dtype, tensor)

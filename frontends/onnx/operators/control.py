@@ -10,13 +10,12 @@ from ullage.frontends.onnx.table import Call, operator
 from ullage.frontends.onnx.values import Known, known
 
 Tensor = torch.Tensor
-_MOST_STEPS = 4096
 
 
-@operator("If")
+@operator("If", ignores=("then_branch", "else_branch"))
 def _if(call: Call) -> Any:
     """A branch by a known condition; by a computed one where both branches give tensors of equal shape."""
-    condition = call.inputs[0]
+    condition = call.value(0)
     if isinstance(condition, Known):
         chosen = "then_branch" if bool(call.scalar(0)) else "else_branch"
         return tuple(call.run(call.attribute(chosen), ()))
@@ -37,13 +36,11 @@ def _loop(call: Call) -> Any:
     """Walked step by step: the number of steps must be known."""
     body = call.attribute("body")
     most = call.scalar(0, None)
-    condition: Any = call.inputs[1] if call.has(1) else known(True, torch.bool)
+    condition: Any = call.value(1) if call.has(1) else known(True, torch.bool)
     state = list(call.inputs[2:])
     scanned: list[list[Tensor]] = [[] for _ in range(len(body.outputs) - 1 - len(state))]
     step = 0
     while (most is None or step < most) and _holds(call, condition):
-        if step >= _MOST_STEPS:
-            raise call.error(f"more than {_MOST_STEPS} steps are not unrolled")
         results = call.run(body, (known(step, torch.int64), condition, *state))
         condition, state, rest = results[0], results[1 : 1 + len(state)], results[1 + len(state) :]
         for collected, value in zip(scanned, rest, strict=True):
@@ -76,8 +73,8 @@ def _stacked(call: Call, values: list[Tensor]) -> Tensor:
 def _scan(call: Call) -> Any:
     """Walked step by step over the scanned inputs."""
     body, count = call.attribute("body"), call.attribute("num_scan_inputs")
-    carried = len(call.inputs) - count
-    state, sources = list(call.inputs[:carried]), [call.tensor(i) for i in range(carried, len(call.inputs))]
+    carried = call.count - count
+    state, sources = list(call.inputs[:carried]), [call.tensor(i) for i in range(carried, call.count)]
     axes = call.attribute("scan_input_axes", [0] * count)
     backwards = call.attribute("scan_input_directions", [0] * count)
     steps = int(sources[0].shape[axes[0]])

@@ -38,11 +38,19 @@ def padded(x: Tensor, before: Sequence[int], after: Sequence[int], value: float 
     return F.pad(x, flat, value=value) if any(flat) else x
 
 
+def check_kernel(call: Call, w: Tensor) -> None:
+    """Raise CaptureError if `kernel_shape` says something else than the weight does."""
+    kernel = call.attribute("kernel_shape")
+    if kernel is not None and tuple(kernel) != tuple(w.shape[2:]):
+        raise call.error(f"kernel_shape is {kernel}, but the weight has {list(w.shape[2:])}")
+
+
 def convolved(call: Call, x: Tensor, w: Tensor, b: Tensor | None, border: float = 0.0) -> Tensor:
     """The convolution that a call's attributes describe."""
     rank = w.dim() - 2
     if rank not in _CONVOLUTIONS:
         raise call.error(f"convolutions over {rank} dimensions are not supported")
+    check_kernel(call, w)
     strides, dilations = call.attribute("strides", [1] * rank), call.attribute("dilations", [1] * rank)
     before, after = window_pads(call, x.shape[2:], w.shape[2:], strides, dilations)
     pads: Sequence[int] = before
@@ -61,6 +69,7 @@ def _conv_transpose(call: Call) -> Tensor:
     """The whole result, then cut or widened to size; lines beyond what any input reaches hold the bias alone."""
     x, w, bias = call.tensor(0), call.tensor(1), call.optional(2)
     rank = w.dim() - 2
+    check_kernel(call, w)
     strides, dilations = call.attribute("strides", [1] * rank), call.attribute("dilations", [1] * rank)
     extra = call.attribute("output_padding", [0] * rank)
     taps = zip(x.shape[2:], strides, w.shape[2:], dilations, strict=True)

@@ -10,7 +10,7 @@ import torch
 
 from ullage.frontends.onnx.read import torch_dtype
 from ullage.frontends.onnx.table import Call, operator
-from ullage.frontends.onnx.values import KNOWN_ELEMENTS, Known, known, tensor_of
+from ullage.frontends.onnx.values import KNOWN_ELEMENTS, Known, NotAhead, known, tensor_of, within_limit
 
 Tensor = torch.Tensor
 
@@ -59,7 +59,8 @@ def _known_range(call: Call) -> Any:
     start, limit, delta = (call.scalar(i) for i in range(3))
     dtype = call.known(0).dtype
     if any(isinstance(x, torch.SymInt) for x in (start, limit, delta)):
-        return torch.arange(start, limit, delta, dtype=dtype)
+        raise NotAhead
+    within_limit((max(0, (limit - start) / delta),))
     array = np.arange(start, limit, delta)
     return Known(array.astype(call.known(0).array.dtype), dtype)
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from ullage.frontends.onnx.read import torch_dtype
 from ullage.frontends.onnx.table import Call, operator
-from ullage.frontends.onnx.values import Known, known
+from ullage.frontends.onnx.values import Known, known, within_limit
 
 Tensor = torch.Tensor
 Unary = Callable[[Tensor], Tensor]
@@ -48,8 +48,9 @@ for _name, _function in UNARY.items():
 def _aligned(call: Call) -> tuple[Tensor, Tensor]:
     """Both operands; before opset 7 the second one may be placed along an `axis` of the first."""
     a, b = call.tensor(0), call.tensor(1)
-    if call.version < 7 and call.attribute("broadcast", 0) and call.attribute("axis") is not None:
-        axis = call.attribute("axis") % a.dim()
+    broadcast, axis = (call.attribute("broadcast", 0), call.attribute("axis")) if call.version < 7 else (0, None)
+    if broadcast and axis is not None:
+        axis = axis % a.dim()
         b = b.reshape(*b.shape, *[1] * (a.dim() - axis - b.dim()))
     return a, b
 
@@ -74,6 +75,7 @@ def _binary(name: str, function: Callable[[Tensor, Tensor], Tensor], host: Calla
 
 def _each(function: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """A function of two Python numbers on all pairs of elements."""
+    within_limit(np.broadcast_shapes(a.shape, b.shape))
     a, b = np.broadcast_arrays(np.asarray(a, object), np.asarray(b, object))
     out = np.empty(a.shape, object)
     for index in np.ndindex(*a.shape):
@@ -120,7 +122,7 @@ def _pow(call: Call) -> Tensor:
     base, exponent = _aligned(call)
     if not base.is_floating_point() and exponent.is_floating_point():
         return torch.pow(base.double(), exponent.double()).to(base.dtype)
-    if base.is_floating_point() and call.has(1) and isinstance(call.inputs[1], Known) and exponent.numel() == 1:
+    if base.is_floating_point() and call.has(1) and isinstance(call.value(1), Known) and exponent.numel() == 1:
         value = call.scalar(1)
         if exponent.dim() <= base.dim():
             return torch.pow(base, value)
@@ -144,7 +146,7 @@ def _shift(call: Call) -> Tensor:
 
 @operator("Min", "Max", "Sum", "Mean", host=lambda call: _folded_on_host(call))
 def _folded(call: Call) -> Tensor:
-    values = [call.tensor(i) for i in range(len(call.inputs))]
+    values = [call.tensor(i) for i in range(call.count)]
     name = call.node.op_type
     function = {"Min": torch.minimum, "Max": torch.maximum}.get(name, torch.add)
     total = reduce(function, values)
@@ -152,7 +154,7 @@ def _folded(call: Call) -> Tensor:
 
 
 def _folded_on_host(call: Call) -> Known:
-    arrays = [call.known(i).array for i in range(len(call.inputs))]
+    arrays = [call.known(i).array for i in range(call.count)]
     name = call.node.op_type
     function: Any = {"Min": min, "Max": max}.get(name, python.add)
     total = reduce(lambda a, b: _each(function, a, b), arrays)
@@ -166,15 +168,16 @@ def _where(call: Call) -> Tensor:
 
 def _where_on_host(call: Call) -> Known:
     test, a, b = (call.known(i).array for i in range(3))
+    within_limit(np.broadcast_shapes(test.shape, a.shape, b.shape))
     return known(np.where(test.astype(bool), a.astype(object), b.astype(object)), call.known(1).dtype)
 
 
-@operator("Identity", host=lambda call: call.inputs[0])
+@operator("Identity", host=lambda call: call.value(0))
 def _identity(call: Call) -> Any:
-    return call.inputs[0]
+    return call.value(0)
 
 
-@operator("Cast", "CastLike", host=lambda call: _cast_on_host(call))
+@operator("Cast", "CastLike", host=lambda call: _cast_on_host(call), ignores=("saturate", "round_mode"))
 def _cast(call: Call) -> Tensor:
     return call.tensor().to(_target(call))
 
@@ -210,7 +213,7 @@ def _clip(call: Call) -> Tensor:
         return torch.clamp(
             x, call.attribute("min", -3.4028234663852886e38), call.attribute("max", 3.4028234663852886e38)
         )
-    if all(not call.has(i) or isinstance(call.inputs[i], Known) for i in (1, 2)):
+    if all(not call.has(i) or isinstance(call.value(i), Known) for i in (1, 2)):
         low, high = call.scalar(1, None), call.scalar(2, None)
         return x if low is None and high is None else torch.clamp(x, low, high)
     low, high = call.optional(1), call.optional(2)
@@ -341,11 +344,13 @@ def _over(call: Call, x: Tensor, axis: int) -> Tensor:
     return torch.zeros_like(x).scatter(axis, best, 1)
 
 
-@operator("Dropout")
+@operator("Dropout", ignores=("seed", "ratio"))
 def _dropout(call: Call) -> tuple[Tensor, Tensor]:
     """In inference it does nothing; its mask is all true."""
     x = call.tensor()
-    if call.version >= 12 and call.has(2) and call.scalar(2):
+    call.value(1)
+    training = call.scalar(2, False) if call.version >= 12 else call.version < 7 and not call.attribute("is_test", 0)
+    if training:
         raise call.error("dropout in training mode is not supported")
     mask = torch.ones_like(x, dtype=torch.bool)
     return x, mask if call.version >= 10 else mask.to(x.dtype)

@@ -14,8 +14,9 @@ def _matmul(call: Call) -> Tensor:
     return torch.matmul(call.tensor(0), call.tensor(1))
 
 
-@operator("Gemm")
+@operator("Gemm", ignores=("broadcast",))
 def _gemm(call: Call) -> Tensor:
+    """`broadcast` of old operator sets allows what newer ones always allow."""
     a, b = call.tensor(0), call.tensor(1)
     a = a.t() if call.attribute("transA", 0) else a
     b = b.t() if call.attribute("transB", 0) else b
@@ -34,6 +35,8 @@ def _scaled(x: Tensor, factor: float) -> Tensor:
 @operator("FusedMatMul", domain="com.microsoft")
 def _fused_matmul(call: Call) -> Tensor:
     a, b = call.tensor(0), call.tensor(1)
+    if call.attribute("transBatchA", 0) or call.attribute("transBatchB", 0):
+        raise call.error("products over a transposed batch dimension are not supported")
     a = a.transpose(-1, -2) if call.attribute("transA", 0) else a
     b = b.transpose(-1, -2) if call.attribute("transB", 0) else b
     product: Tensor = torch.matmul(a, b) * call.attribute("alpha", 1.0)
@@ -42,7 +45,7 @@ def _fused_matmul(call: Call) -> Tensor:
 
 @operator("Einsum")
 def _einsum(call: Call) -> Tensor:
-    tensors = [call.tensor(i) for i in range(len(call.inputs))]
+    tensors = [call.tensor(i) for i in range(call.count)]
     return torch.einsum(call.attribute("equation").replace(" ", ""), *tensors)
 
 

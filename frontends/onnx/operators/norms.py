@@ -12,6 +12,12 @@ from ullage.frontends.onnx.table import Call, operator
 Tensor = torch.Tensor
 
 
+def _check_stage(call: Call) -> None:
+    """Raise CaptureError if moments are asked for in another type than float32, or the input's own if that is wider."""
+    if call.attribute("stash_type", 1) != 1:
+        raise call.error("moments in another type than float are not supported")
+
+
 def _moments(x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor]:
     """Mean and variance over axes, which stay as ones."""
     mean = x.mean(axes, keepdim=True)
@@ -20,16 +26,36 @@ def _moments(x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor]:
 
 
 @operator("BatchNormalization")
-def _batch_norm(call: Call) -> Tensor:
+def _batch_norm(call: Call) -> Any:
     x, scale, shift, mean, variance = (call.tensor(i) for i in range(5))
-    if call.attribute("training_mode", 0):
-        raise call.error("batch norms in training mode are not supported")
-    epsilon = call.attribute("epsilon", 1e-5)
+    epsilon, momentum = call.attribute("epsilon", 1e-5), call.attribute("momentum", 0.9)
+    if not call.attribute("spatial", 1):
+        raise call.error("batch norms with parameters per element (spatial=0) are not supported")
+    training = call.attribute("training_mode", 0) if call.version >= 7 else not call.attribute("is_test", 0)
+    if training and call.version >= 14:
+        return _trained_batch_norm(x, (scale, shift, mean, variance), epsilon, momentum)
+    if training:
+        raise call.error(f"batch norms in training mode are not supported in opset {call.version}")
     if scale.dtype != x.dtype or mean.dtype != x.dtype:
         shape = [1, -1, *[1] * (x.dim() - 2)]
         scaled = (x - mean.reshape(shape)) / torch.sqrt(variance.reshape(shape) + epsilon)
         return (scaled * scale.reshape(shape) + shift.reshape(shape)).to(x.dtype)
     return F.batch_norm(x, mean, variance, scale, shift, False, 0.0, epsilon)
+
+
+def _trained_batch_norm(
+    x: Tensor, parameters: tuple[Tensor, ...], epsilon: float, momentum: float
+) -> tuple[Tensor, ...]:
+    """By the batch's own moments; the running ones move towards them (population variance)."""
+    scale, shift, mean, variance = parameters
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    own_mean, own_variance = _moments(x, [i for i in range(x.dim()) if i != 1])
+    y = (x - own_mean) / torch.sqrt(own_variance + epsilon) * scale.reshape(shape) + shift.reshape(shape)
+    moved = (
+        old * momentum + new.reshape(-1).to(old.dtype) * (1 - momentum)
+        for old, new in ((mean, own_mean), (variance, own_variance))
+    )
+    return y.to(x.dtype), *moved
 
 
 @operator("InstanceNormalization")
@@ -46,6 +72,7 @@ def _instance_norm(call: Call) -> Tensor:
 @operator("LayerNormalization")
 def _layer_norm(call: Call) -> tuple[Any, ...]:
     x, scale, bias = call.tensor(0), call.tensor(1), call.optional(2)
+    _check_stage(call)
     axis = call.attribute("axis", -1)
     axis = axis + x.dim() if axis < 0 else axis
     epsilon = call.attribute("epsilon", 1e-5)
@@ -67,6 +94,7 @@ def _layer_norm(call: Call) -> tuple[Any, ...]:
 @operator("SimplifiedLayerNormalization")
 def _rms_norm(call: Call) -> Tensor:
     x, scale = call.tensor(0), call.tensor(1)
+    _check_stage(call)
     axis = call.attribute("axis", -1)
     axis = axis + x.dim() if axis < 0 else axis
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
@@ -93,6 +121,7 @@ def _skip_layer_norm(call: Call) -> tuple[Any, ...]:
 @operator("GroupNormalization")
 def _group_norm(call: Call) -> Tensor:
     """Scale and shift are by group before opset 21, then by channel."""
+    _check_stage(call)
     x, scale, shift, groups = call.tensor(0), call.tensor(1), call.tensor(2), call.attribute("num_groups")
     if call.version < 21 and scale.shape[0] == groups and groups != x.shape[1]:
         each = x.shape[1] // groups

@@ -39,13 +39,15 @@ def _dequantize(call: Call) -> Tensor:
     return (wide * _along(scale.to(torch.float32), x, axis, block)).to(out)
 
 
-@operator("QuantizeLinear")
+@operator("QuantizeLinear", ignores=("saturate",))
 @operator("QuantizeLinear", domain="com.microsoft")
 def _quantize(call: Call) -> Tensor:
     x, scale, zero = call.tensor(0), call.tensor(1), call.optional(2)
     axis, block = call.attribute("axis", 1), call.attribute("block_size", 0)
     asked = call.attribute("output_dtype", 0)
     dtype = zero.dtype if zero is not None else torch_dtype(ir.DataType(asked), call.place()) if asked else torch.uint8
+    if call.attribute("precision", 0) not in (0, ir.DataType.FLOAT):
+        raise call.error("divisions in another precision than float are not supported")
     if dtype.is_floating_point:
         raise call.error(f"codes of {dtype} are not supported")
     return quantized(x, _along(scale, x, axis, block), None if zero is None else _along(zero, x, axis, block), dtype)
@@ -92,7 +94,6 @@ def _conv_integer(call: Call) -> Tensor:
 
 
 @operator("QLinearMatMul")
-@operator("QLinearMatMul", domain="com.microsoft")
 def _qlinear_matmul(call: Call) -> Tensor:
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = (call.tensor(i) for i in range(8))
     product = torch.matmul(_scaled(a, a_scale, a_zero, -2), _scaled(b, b_scale, b_zero, -1))
@@ -116,7 +117,7 @@ def _qlinear_conv(call: Call) -> Tensor:
     return quantized(y, y_scale, y_zero, y_zero.dtype)
 
 
-@operator("MatMulNBits", domain="com.microsoft")
+@operator("MatMulNBits", domain="com.microsoft", ignores=("accuracy_level",))
 def _matmul_nbits(call: Call) -> Tensor:
     """Weights [n, blocks, bytes] of 2, 4 or 8 bits, the first of a byte lowest, with a scale per block of k."""
     x, packed, scales = call.tensor(0), call.tensor(1), call.tensor(2)

@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from ullage.frontends.onnx.table import Call, operator
 
 Tensor = torch.Tensor
 State = tuple[Tensor, ...]
 Cell = Callable[[Tensor, State], State]
-_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
-    "sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu,
-    "softsign": torch.nn.functional.softsign, "softplus": torch.nn.functional.softplus,
+Activation = Callable[[Tensor], Tensor]
+_PLAIN: dict[str, Activation] = {
+    "sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu, "softsign": F.softsign, "softplus": F.softplus,
 }  # fmt: skip
+_SCALED: dict[str, tuple[float | None, float | None, Callable[..., Tensor]]] = {
+    "affine": (None, None, lambda x, a, b: a * x + b),
+    "leakyrelu": (0.01, None, lambda x, a, _: F.leaky_relu(x, a)),
+    "thresholdedrelu": (1.0, None, lambda x, a, _: torch.where(x > a, x, torch.zeros_like(x))),
+    "scaledtanh": (None, None, lambda x, a, b: a * torch.tanh(b * x)),
+    "hardsigmoid": (0.2, 0.5, lambda x, a, b: torch.clamp(a * x + b, 0, 1)),
+    "elu": (1.0, None, lambda x, a, _: F.elu(x, a)),
+}
+"""Activations with alpha and beta: the defaults (None: there is none), and the function."""
+_WITH_BETA = frozenset({"affine", "scaledtanh", "hardsigmoid"})
 
 
-def _activations(call: Call, default: Sequence[str], direction: int, directions: int) -> list[Callable[..., Tensor]]:
-    names = call.attribute("activations", list(default) * directions)
-    own = names[direction * len(default) : (direction + 1) * len(default)]
-    functions = []
-    for name in own:
-        found = _ACTIVATIONS.get(name.lower())
-        if found is None:
-            raise call.error(f"the activation {name} is not supported")
-        functions.append(found)
-    return functions
+def _activations(call: Call, default: Sequence[str], direction: int, directions: int) -> list[Activation]:
+    """The functions of one direction; alphas and betas are given in the order of those functions that take them."""
+    names = call.attribute("activations") or list(default) * directions
+    alphas, betas = iter(call.attribute("activation_alpha", [])), iter(call.attribute("activation_beta", []))
+    if len(names) != len(default) * directions:
+        raise call.error(f"{len(names)} activations for {directions} directions of {len(default)}")
+    functions = [_activation(call, name, alphas, betas) for name in names]
+    return functions[direction * len(default) : (direction + 1) * len(default)]
+
+
+def _activation(call: Call, name: str, alphas: Iterator[float], betas: Iterator[float]) -> Activation:
+    kind = name.lower()
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    if kind not in _SCALED:
+        raise call.error(f"the activation {name} is not supported")
+    alpha, beta, function = _SCALED[kind]
+    alpha = next(alphas, alpha)
+    beta = next(betas, beta) if kind in _WITH_BETA else 0.0
+    if alpha is None or beta is None:
+        raise call.error(f"the activation {name} needs activation_alpha and activation_beta")
+    return lambda x: function(x, alpha, beta)
 
 
 def _run(call: Call, states: int, make: Callable[[int, int, Callable[[int], Tensor | None]], Cell]) -> tuple[Any, ...]:

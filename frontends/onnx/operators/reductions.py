@@ -72,28 +72,28 @@ _HOSTED: dict[str, Callable[..., Any]] = {
 
 def _axes(call: Call, rank: int) -> list[int] | None:
     """The axes, all of them where none are given; None if then nothing is reduced (`noop_with_empty_axes`)."""
-    axes = call.numbers_or_attribute(1, "axes")
+    axes, nothing = call.numbers_or_attribute(1, "axes"), call.attribute("noop_with_empty_axes", 0)
     if axes:
         return [axis % rank if rank else 0 for axis in axes]
-    return None if call.attribute("noop_with_empty_axes", 0) else list(range(rank))
+    return None if nothing else list(range(rank))
 
 
 def _register(name: str, reduction: Reduction) -> None:
     def translate(call: Call) -> Tensor:
         x = call.tensor()
-        axes = _axes(call, x.dim())
+        axes, keep = _axes(call, x.dim()), bool(call.attribute("keepdims", 1))
         if axes is None:
             return reduction(x.unsqueeze(-1), [x.dim()], False)
         if not axes:
             return reduction(x.unsqueeze(-1), [0], False)
-        return reduction(x, axes, bool(call.attribute("keepdims", 1)))
+        return reduction(x, axes, keep)
 
     def on_host(call: Call) -> Known:
         value = call.known(0)
-        axes = _axes(call, value.array.ndim)
+        axes, keep = _axes(call, value.array.ndim), bool(call.attribute("keepdims", 1))
         if axes is None:
             return value
-        array = _HOSTED[name](value.array, axis=tuple(axes), keepdims=bool(call.attribute("keepdims", 1)))
+        array = _HOSTED[name](value.array, axis=tuple(axes), keepdims=keep)
         return known(np.asarray(array), value.dtype)
 
     operator(name, host=on_host if name in _HOSTED else None)(translate)
@@ -113,7 +113,7 @@ def _arg_extreme(call: Call) -> Tensor:
     return last
 
 
-@operator("TopK")
+@operator("TopK", ignores=("sorted",))
 def _top_k(call: Call) -> tuple[Tensor, Tensor]:
     x = call.tensor()
     k = call.scalar(1) if call.version >= 10 else call.attribute("k")

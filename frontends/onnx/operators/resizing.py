@@ -9,7 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ullage.frontends.onnx.table import Call, operator
+from ullage.errors import CaptureError
+from ullage.frontends.onnx.table import MOST_LENGTH, Call, operator
 
 Tensor = torch.Tensor
 
@@ -48,7 +49,7 @@ def _upsample(call: Call) -> Tensor:
     scales = call.numbers(1) if call.version >= 9 else call.attribute("scales")
     for axis, scale in enumerate(scales):
         if scale != 1:
-            x = _along(x, axis, int(np.floor(x.shape[axis] * scale)), scale, rule, None)
+            x = _along(x, axis, call.length(np.floor(x.shape[axis] * scale)), scale, rule, None)
     return x
 
 
@@ -63,7 +64,7 @@ def _resize(call: Call) -> Tensor:
         roi = None if rois is None else (rois[i], rois[i + len(axes)])
         same = isinstance(size, int) and size == x.shape[axis] and scale == 1
         if not same or rule.transform == "tf_crop_and_resize":
-            x = _along(x, axis, size, scale, rule, roi)
+            x = _along(x, axis, call.length(size), scale, rule, roi)
     return x
 
 
@@ -88,6 +89,8 @@ def _aspect(call: Call, own: list[Any], sizes: list[Any]) -> tuple[list[Any], li
 def _along(x: Tensor, axis: int, size: int, scale: float, rule: _Rule, roi: tuple[float, float] | None) -> Tensor:
     """One dimension resized: a choice of elements, or a product with a matrix of weights."""
     length = int(x.shape[axis])
+    if rule.mode != "nearest" and size * length > MOST_LENGTH:
+        raise CaptureError(f"a dimension of {length} is not resized to {size}: the weights would be too large.")
     places = _places(size, length, scale, rule.transform, roi)
     if rule.mode == "nearest":
         index = _nearest(places, rule.nearest).clip(0, length - 1).astype(np.int64)

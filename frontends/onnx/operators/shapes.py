@@ -10,15 +10,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ullage.frontends.onnx.table import Call, as_object, operator
-from ullage.frontends.onnx.values import Known, known, sizes
+from ullage.frontends.onnx.table import Call, operator
+from ullage.frontends.onnx.values import Known, known, sizes, within_limit
 
 Tensor = torch.Tensor
 
 
 @operator("Shape", host=lambda call: _shape_of(call.known(0).array.shape, call))
 def _shape(call: Call) -> Known:
-    value = call.inputs[0]
+    value = call.value(0)
     return _shape_of(value.array.shape if isinstance(value, Known) else value.shape, call)
 
 
@@ -105,12 +105,12 @@ def _unsqueezed(call: Call, array: np.ndarray) -> np.ndarray:
 
 @operator("Concat", host=lambda call: _concatenated(call))
 def _concat(call: Call) -> Tensor:
-    parts = [call.tensor(i) for i in range(len(call.inputs))]
+    parts = [call.tensor(i) for i in range(call.count)]
     return torch.cat(parts, call.attribute("axis", 1))
 
 
 def _concatenated(call: Call) -> Known:
-    parts = [as_object(call.known(i).array) for i in range(len(call.inputs))]
+    parts = [call.known(i).array.astype(object) for i in range(call.count)]
     return known(np.concatenate(parts, call.attribute("axis", 1)), call.known(0).dtype)
 
 
@@ -180,7 +180,7 @@ def _sliced_on_host(call: Call) -> Known:
 @operator("Gather", host=lambda call: _gathered(call))
 def _gather(call: Call) -> Tensor:
     x, axis = call.tensor(0), call.attribute("axis", 0) % max(1, call.tensor(0).dim())
-    if isinstance(call.inputs[1], Known) and call.inputs[1].array.ndim == 0:
+    if isinstance(call.value(1), Known) and call.value(1).array.ndim == 0:
         return x.select(axis, call.scalar(1))
     index = call.tensor(1).long()
     index = torch.where(index < 0, index + x.shape[axis], index)
@@ -191,8 +191,9 @@ def _gather(call: Call) -> Tensor:
 
 
 def _gathered(call: Call) -> Known:
-    array = np.take(call.known(0).array, call.known(1).array.astype(np.int64), call.attribute("axis", 0))
-    return Known(np.asarray(array), call.known(0).dtype)
+    value, places, axis = call.known(0), call.known(1).array.astype(np.int64), call.attribute("axis", 0)
+    within_limit((places.size, *np.delete(value.array.shape, axis)))
+    return Known(np.asarray(np.take(value.array, places, axis)), value.dtype)
 
 
 @operator("Expand", host=lambda call: _expanded(call))
@@ -206,6 +207,7 @@ def _expand(call: Call) -> Tensor:
 
 def _expanded(call: Call) -> Known:
     array, wanted = call.known(0).array, [int(n) for n in call.numbers(1)]
+    within_limit(np.broadcast_shapes(array.shape, tuple(wanted)))
     return _like(call, np.broadcast_to(array, np.broadcast_shapes(array.shape, tuple(wanted))))
 
 
@@ -230,7 +232,7 @@ def _pad(call: Call) -> Tensor:
     if mode == "constant":
         flat = [n for pair in zip(before[::-1], after[::-1], strict=True) for n in pair]
         return _constant_padded(x, flat, value)
-    return _mirrored(x, before, after, mode)
+    return _mirrored(call, x, before, after, mode)
 
 
 def _constant_padded(x: Tensor, flat: list[Any], value: Any) -> Tensor:
@@ -239,7 +241,7 @@ def _constant_padded(x: Tensor, flat: list[Any], value: Any) -> Tensor:
     return F.pad(x, flat, value=value)
 
 
-def _mirrored(x: Tensor, before: Sequence[int], after: Sequence[int], mode: str) -> Tensor:
+def _mirrored(call: Call, x: Tensor, before: Sequence[int], after: Sequence[int], mode: str) -> Tensor:
     """Padding from the tensor itself, dimension by dimension, by index."""
     for axis, (low, high) in enumerate(zip(before, after, strict=True)):
         if low == 0 and high == 0:
@@ -248,7 +250,7 @@ def _mirrored(x: Tensor, before: Sequence[int], after: Sequence[int], mode: str)
             x = x.narrow(axis, max(0, -low), x.shape[axis] + min(low, 0) + min(high, 0))
             low, high = max(low, 0), max(high, 0)
         size = int(x.shape[axis])
-        places = np.arange(-low, size + high)
+        places = np.arange(-low, call.length(size + high))
         x = x.index_select(axis, torch.from_numpy(_reflected(places, size, mode)))
     return x
 

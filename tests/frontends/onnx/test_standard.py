@@ -14,8 +14,8 @@ import ullage
 from tests.frontends.onnx.standard import Case, cases, check, check_eagerly, constants_of, value_of
 from ullage.errors import UllageError
 
-LEAST_PASSES = 1640
-"""Of 1957 in onnx 1.23; older releases of the package have fewer cases."""
+LEAST_SHARE = 0.839
+"""1642 of 1957 in onnx 1.23."""
 COMPILED = (
     "test_averagepool_2d_ceil", "test_basic_conv_with_padding", "test_batchnorm_epsilon", "test_clip_example",
     "test_concat_3d_axis_1", "test_conv_with_autopad_same", "test_convinteger_with_padding", "test_cumsum_1d_exclusive",
@@ -24,7 +24,7 @@ COMPILED = (
     "test_layer_normalization_4d_axis2", "test_lstm_with_peepholes", "test_matmulinteger", "test_maxpool_2d_ceil",
     "test_maxpool_2d_same_lower", "test_onehot_with_axis", "test_pow_bcast_scalar", "test_prelu_broadcast",
     "test_qlinearconv", "test_quantizelinear_axis", "test_reduce_log_sum_exp_keepdims_random",
-    "test_resize_upsample_scales_cubic", "test_rms_normalization_3d_axis1", "test_rotary_embedding_interleaved",
+    "test_resize_upsample_scales_cubic", "test_rms_normalization_4d_axis1", "test_rotary_embedding_interleaved",
     "test_scan9_sum", "test_slice_neg_steps", "test_softmax_axis_0", "test_split_variable_parts_2d_opset18",
     "test_tile", "test_transpose_all_permutations_3", "test_where_example",
 )  # fmt: skip
@@ -48,13 +48,18 @@ def _outcomes() -> dict[str, Exception | None]:
 
 def test_translations_pass_the_standards_tests() -> None:
     passes = sum(error is None for error in _outcomes().values())
-    assert passes >= min(LEAST_PASSES, round(0.83 * len(_outcomes())))
+    assert passes >= LEAST_SHARE * len(_outcomes())
 
 
 def test_what_is_not_translated_is_refused_by_name() -> None:
-    """No translation gives other results, and no other exceptions come out of one."""
-    wrong = {name: error for name, error in _outcomes().items() if error and not isinstance(error, UllageError)}
+    """No translation gives other results, and none trips over its own feet."""
+    wrong = {name: error for name, error in _outcomes().items() if error and not _is_refusal(error)}
     assert not {name: repr(error)[:200] for name, error in wrong.items()}
+
+
+def _is_refusal(error: Exception) -> bool:
+    slips = (TypeError, AttributeError, KeyError, IndexError, NameError, AssertionError)
+    return isinstance(error, UllageError) and not isinstance(error.__cause__, slips)
 
 
 def _with_constants(case: Case) -> tuple[onnx.ModelProto, list[np.ndarray]]:
