@@ -37,7 +37,10 @@ def key_of(parts: Iterable[str | bytes]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """Entries below `directory`; the least recently used ones go when they exceed `limit_bytes` together."""
+    """Entries below `directory`; the least recently used ones go when they exceed `limit_bytes` together.
+
+    The limit may be passed by a few small entries for a while: looking through tens of thousands takes a second.
+    """
 
     directory: Path
     limit_bytes: int = DEFAULT_LIMIT_BYTES
@@ -67,7 +70,8 @@ class Cache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, _checksum(content) + content)
-            self._evict()
+            if self._is_time(key, len(content)):
+                self._evict()
         except OSError:
             return
 
@@ -89,6 +93,10 @@ class Cache:
                     continue
                 found.append((status.st_mtime, status.st_size, entry.path))
         return sorted(found)
+
+    def _is_time(self, key: str, size: int) -> bool:
+        """Whether to look through the whole cache: for large entries, and for one in sixteen of the small ones."""
+        return size * 64 >= self.limit_bytes or key.endswith("0")
 
     def _evict(self) -> None:
         entries = self._entries()
