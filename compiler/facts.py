@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ullage.artifact.manifest import fixed_json
 from ullage.plan.plan import Gather, Launch, Plan, Program, Read, TensorInfo
 from ullage.plan.sizes import Size
 
@@ -67,7 +68,8 @@ def dimension(program: Program) -> int | str:
 
 def tensor_json(info: TensorInfo) -> dict[str, Any]:
     """An input or output for JSON."""
-    return {"name": info.name, "dtype": info.dtype, "shape": [dimension(size) for size in info.shape]}
+    shape = [dimension(size) for size in info.shape]
+    return {"name": info.name, "dtype": info.dtype, "shape": shape} | fixed_json(info)
 
 
 def kernel_uses(plan: Plan) -> Counter[str]:

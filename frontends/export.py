@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx import Graph
 from torch.utils import _pytree as pytree
 
-from ullage.errors import CaptureError
+from ullage.errors import CaptureError, UllageError
 from ullage.frontends.by_operator import NotFunctional, decompose_by_operator
 from ullage.frontends.convert import Names, exported_output_names, from_exported
 from ullage.frontends.decompositions import decomposition_table
@@ -103,6 +103,8 @@ def _export(module: nn.Module, example: Example) -> ExportedProgram:
                 return torch.export.export(
                     module, example.args, example.kwargs, dynamic_shapes=example.dynamic_shapes, strict=strict
                 )
+        except UllageError:
+            raise
         except Exception as error:
             failures.append(error)
     first = failures[0]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from ctypes import string_at
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,7 @@ class Inputs:
         self._dimensions = tuple(dimensions)
         self._names = tuple(t.name for t in tensors)
         self._dtypes = tuple(numpy_dtype(t.dtype) for t in tensors)
+        self._fixed = tuple((i, t.fixed) for i, t in enumerate(tensors) if t.fixed is not None)
 
     def order(self, args: Sequence[object], kwargs: Mapping[str, object]) -> Sequence[object]:
         """The values in input order, given by position or by name."""
@@ -57,6 +60,8 @@ class Inputs:
             addresses.append(address)
             shapes.append(shape)
             alive.append(owner)
+        for number, fixed in self._fixed:
+            self._check_fixed(number, fixed, addresses[number], shapes[number])
         return addresses, tuple(shapes), alive
 
     def dims(self, shapes: Sequence[Shape]) -> dict[str, int]:
@@ -80,6 +85,17 @@ class Inputs:
                 f"{dimension.minimum}..{dimension.maximum}{scale}, found {found}."
             )
         return extent
+
+    def _check_fixed(self, number: int, wanted: bytes, address: int, shape: Shape) -> None:
+        """Raises InputError if an input that the plan was made for has another value."""
+        dtype = self._dtypes[number]
+        if prod(shape) * dtype.itemsize == len(wanted) and string_at(address, len(wanted)) == wanted:
+            return
+        values = np.frombuffer(wanted, dtype).tolist()
+        raise InputError(
+            f"input {self._names[number]}: sizes follow from its values, which are fixed at {values} in this model; "
+            "compile again for others."
+        )
 
     def _bind_one(self, number: int, value: object) -> tuple[int, Shape, object]:
         if not isinstance(value, np.ndarray):

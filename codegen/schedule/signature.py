@@ -17,7 +17,7 @@ from ullage.plan.steps import Dimension
 
 def input_infos(facts: ModelFacts) -> tuple[TensorInfo, ...]:
     """Name, dtype and shape of each input."""
-    return tuple(_info(s.name, n) for s, n in zip(facts.captured.inputs, facts.inputs, strict=True))
+    return tuple(_info(s.name, n, s.fixed) for s, n in zip(facts.captured.inputs, facts.inputs, strict=True))
 
 
 def output_infos(facts: ModelFacts) -> tuple[TensorInfo, ...]:
@@ -25,9 +25,9 @@ def output_infos(facts: ModelFacts) -> tuple[TensorInfo, ...]:
     return tuple(_info(s.name, n) for s, n in zip(facts.captured.outputs, facts.leaves, strict=True))
 
 
-def _info(name: str, node: Node) -> TensorInfo:
+def _info(name: str, node: Node, fixed: bytes | None = None) -> TensorInfo:
     shape = tuple(to_size(n).tokens for n in shape_of(fake(node)))
-    return TensorInfo(name, dtype_name(fake(node).dtype), shape)
+    return TensorInfo(name, dtype_name(fake(node).dtype), shape, fixed)
 
 
 def dimensions(facts: ModelFacts) -> tuple[Dimension, ...]:

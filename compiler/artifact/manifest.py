@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from ullage.plan.plan import Plan, TensorInfo
 from ullage.plan.sizes import Size
@@ -115,7 +116,19 @@ def describe(manifest: Manifest, format_version: int, file_bytes: int) -> dict[s
 
 
 def _tensors(tensors: Sequence[TensorInfo]) -> list[dict[str, Any]]:
-    return [{"name": t.name, "dtype": t.dtype, "shape": [_extent(Size(p)) for p in t.shape]} for t in tensors]
+    return [_tensor(tensor) for tensor in tensors]
+
+
+def _tensor(tensor: TensorInfo) -> dict[str, Any]:
+    shape = [_extent(Size(program)) for program in tensor.shape]
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": shape} | fixed_json(tensor)
+
+
+def fixed_json(tensor: TensorInfo) -> dict[str, Any]:
+    """The values of an input that may have no others, for JSON."""
+    if tensor.fixed is None:
+        return {}
+    return {"fixed": np.frombuffer(tensor.fixed, tensor.dtype).tolist()}
 
 
 def _extent(size: Size) -> int | str:

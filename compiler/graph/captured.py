@@ -16,11 +16,15 @@ Dimension = int | torch.SymInt
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A user input or an output: its public name, dtype and shape (SymInt where dynamic)."""
+    """A user input or an output: its public name, dtype and shape (SymInt where dynamic).
+
+    The graph of an input that is `fixed` holds for these values only (bytes, row-major, in the order of the machine).
+    """
 
     name: str
     dtype: torch.dtype
     shape: tuple[Dimension, ...]
+    fixed: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,11 +159,15 @@ class DimensionInfo(msgspec.Struct, frozen=True):
 
 
 class TensorInfo(msgspec.Struct, frozen=True):
-    """An input or output: dtype name and shape, each dimension a size program."""
+    """An input or output: dtype name and shape, each dimension a size program.
+
+    An input that is `fixed` may have these values only: bytes, row-major, little-endian.
+    """
 
     name: str
     dtype: str
     shape: tuple[Program, ...]
+    fixed: bytes | None = None
 
     def shape_at(self, dims: dict[str, int]) -> tuple[int, ...]:
         """The shape at the given dimensions."""

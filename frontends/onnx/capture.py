@@ -13,6 +13,7 @@ from ullage.errors import CaptureError, InputError
 from ullage.frontends.convert import Names
 from ullage.frontends.export import capture
 from ullage.frontends.hf_inputs import InputSpecs, example_inputs
+from ullage.frontends.onnx.fixed import with_fixed_inputs
 from ullage.frontends.onnx.module import OnnxModule
 from ullage.frontends.onnx.read import from_proto, read_model, torch_dtype
 from ullage.graph.captured import CapturedModel
@@ -27,13 +28,13 @@ def capture_onnx(
 ) -> CapturedModel:
     """The captured graph of an ONNX file or ModelProto; its inputs and outputs keep their names.
 
-    Inputs of open shape need a size: by example inputs, by specs, or by the upper bound of a dynamic dimension. Raises
-    InputError or CaptureError.
+    Inputs of open shape need a size: by example inputs, by specs, or by the upper bound of a dynamic dimension. Inputs
+    whose values sizes follow from are fixed at the example's. Raises InputError or CaptureError.
     """
     module = OnnxModule(read_model(source) if isinstance(source, Path) else from_proto(source))
     names = [str(value.name) for value in module.inputs]
-    examples = _given(names, args, kwargs)
-    examples |= {name: x for name, x in example_inputs(specs or {}).items() if _known_name(name, names)}
+    given = _given(names, args, kwargs)
+    examples = given | {name: x for name, x in example_inputs(specs or {}).items() if _known_name(name, names)}
     ranges = _by_name(names, dynamic_shapes)
     inputs = tuple(
         examples[name] if name in examples else _example(value, ranges.get(name, {}))
@@ -42,7 +43,10 @@ def capture_onnx(
     shapes = (
         {own: ranges.get(name) for own, name in zip(module.parameter_names, names, strict=True)} if ranges else None
     )
-    return capture(module, inputs, None, shapes, sources=module.sources, names=Names(names, module.output_names))
+    public = Names(names, module.output_names)
+    return with_fixed_inputs(
+        module, given, lambda: capture(module, inputs, None, shapes, sources=module.sources, names=public)
+    )
 
 
 def _known_name(name: str, names: list[str]) -> bool:

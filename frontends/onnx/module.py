@@ -35,7 +35,10 @@ _UNROLLED = 1 << 15
 
 
 class OnnxModule(nn.Module):
-    """The main graph of a model; initializers are buffers named `weights_0`, …, small ones are known values as well."""
+    """The main graph of a model; initializers are buffers named `weights_0`, …, small ones are known values as well.
+
+    `fixed` are values of inputs that are known while the graph is walked, whatever is passed for them.
+    """
 
     def __init__(self, model: ir.Model) -> None:
         super().__init__()
@@ -55,6 +58,7 @@ class OnnxModule(nn.Module):
                 self._add(str(name), value)
                 value.const_value = None
         fake_state(self, {name: source.dtype for name, source in self.sources.items()})
+        self.fixed: dict[str, Known] = {}
         self.most_calls = sum(1 for _ in model.graph.all_nodes()) + _UNROLLED
         self.calls = 0
         self.parameter_names = [f"input_{i}" for i in range(len(self.inputs))]
@@ -91,7 +95,8 @@ class OnnxModule(nn.Module):
     def outputs(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The graph's outputs, in order."""
         self.calls = 0
-        results = self._walk(self.model.graph, dict(zip([v.name for v in self.inputs], inputs, strict=True)))
+        values = dict(zip([v.name for v in self.inputs], inputs, strict=True))
+        results = self._walk(self.model.graph, {**values, **self.fixed})
         return tuple(_tensor(value, name) for value, name in zip(results, self.output_names, strict=True))
 
     @property

@@ -61,6 +61,14 @@ _LEGACY = frozenset({"consumed_inputs"})
 """Attributes of old operator sets that were hints to memory planners."""
 
 
+class ComputedValue(CaptureError):
+    """A value of the graph would have to be known, but it is computed from data."""
+
+    def __init__(self, message: str, value: ir.Value | None) -> None:
+        super().__init__(message)
+        self.value = value
+
+
 @dataclass(frozen=True)
 class Call:
     """One node with the values of its inputs; `run` walks a subgraph of its attributes."""
@@ -116,14 +124,19 @@ class Call:
         return self.tensor(position) if self.has(position) else None
 
     def known(self, position: int) -> Known:
-        """An input whose values are known; raises CaptureError if they are computed from data."""
+        """An input whose values are known; raises ComputedValue if they are computed from data."""
         value = self.value(position)
         if isinstance(value, Known):
             return value
-        raise self.error(
+        raise self.computed(
+            position,
             f"input {position} must be a constant or follow from shapes, but it is computed from data; "
-            "a plan needs sizes that follow from the inputs' shapes."
+            "a plan needs sizes that follow from the inputs' shapes.",
         )
+
+    def computed(self, position: int, what: str) -> ComputedValue:
+        """An error about an input whose values would have to be known."""
+        return ComputedValue(f"{self.place()}: {what}", self.node.inputs[position])
 
     def numbers(self, position: int) -> list[Any]:
         """The known values of an input, as Python numbers or symbolic integers."""

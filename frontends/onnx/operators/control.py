@@ -27,7 +27,7 @@ def _chosen(call: Call, condition: Tensor, yes: Any, no: Any) -> Tensor:
     a, b = (value.as_tensor() if isinstance(value, Known) else value for value in (yes, no))
     plain = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
     if not plain or a.shape != b.shape or a.dtype != b.dtype:
-        raise call.error("the branches of a computed condition give values of different shapes")
+        raise call.computed(0, "the branches of a computed condition give values of different shapes")
     return torch.where(condition.reshape(()), a, b)
 
 
@@ -53,7 +53,9 @@ def _holds(call: Call, condition: Any) -> bool:
     if condition is None:
         return True
     if not isinstance(condition, Known):
-        raise call.error("whether a loop goes on is computed from data; a plan needs a number of steps that is known")
+        raise call.computed(
+            1, "whether a loop goes on is computed from data; a plan needs a number of steps that is known"
+        )
     return bool(condition.array.reshape(-1)[0])
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +229,40 @@ def test_damaged_files_are_refused_in_one_line(content: bytes, tmp_path: Path) -
 def test_shapes_that_do_not_fit_are_refused() -> None:
     error = _refused([helper.make_node("MatMul", ["x", "w"], ["y"], name="product")], {"w": floats(5, 2)})
     assert "ai.onnx::MatMul (node 'product')" in str(error)
+
+
+def _reshaping() -> onnx.ModelProto:
+    model = model_of([helper.make_node("Reshape", ["x", "n"], ["y"])], {"x": [4, 6]}, ["y"], {})
+    model.graph.input.append(helper.make_tensor_value_info("n", TensorProto.INT64, [2]))
+    return model
+
+
+def test_inputs_that_sizes_follow_from_are_fixed_at_their_examples(tmp_path: Path) -> None:
+    """Another value is refused, by the compiled model and by the artifact."""
+    x, shape = floats(4, 6), np.array([8, 3])
+    compiled = ullage.compile(_reshaping(), example_inputs=(torch.from_numpy(x), torch.from_numpy(shape)))
+    (found,) = compiled(torch.from_numpy(x), torch.from_numpy(shape))
+    np.testing.assert_array_equal(found.numpy(), x.reshape(8, 3))
+    with pytest.raises(InputError, match=r"input n: .* fixed at \[8, 3\]"):
+        compiled(torch.from_numpy(x), torch.tensor([3, 8]))
+    compiled.save(tmp_path / "m.ullage")
+    compiled.close()
+    runner = ullage.load(tmp_path / "m.ullage")
+    np.testing.assert_array_equal(runner(x, shape), x.reshape(8, 3))
+    with pytest.raises(InputError, match=r"fixed at \[8, 3\]"):
+        runner(x, np.array([3, 8]))
+    runner.close()
+    document = json.loads(subprocess.run(
+        [sys.executable, "-m", "ullage", "inspect", str(tmp_path / "m.ullage"), "--json"],
+        capture_output=True, check=True,
+    ).stdout)  # fmt: skip
+    assert [tensor.get("fixed") for tensor in document["inputs"]] == [None, [8, 3]]
+
+
+def test_sizes_need_examples_of_the_inputs_that_they_follow_from() -> None:
+    with pytest.raises(CaptureError, match=r"Give example values of n to fix them"):
+        load_model(_reshaping())
+    with pytest.raises(CaptureError, match=r"computed from data"):
+        node = helper.make_node("Cast", ["x"], ["i"], to=TensorProto.INT64)
+        model = model_of([node, helper.make_node("Expand", ["x", "i"], ["y"])], {"x": [100]}, ["y"], {})
+        load_model(model, (torch.ones(100),))

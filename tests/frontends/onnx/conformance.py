@@ -1,0 +1,169 @@
+"""The standard's backend tests, compiled and run, beside ONNX Runtime on the same cases.
+
+`python -m tests.frontends.onnx.conformance [--only TEXT] [--known FILE] [--page FILE]` prints how many cases pass, and
+the others by reason. Cases run in a process of their own with a time limit each; one that dies is a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing as mp
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.frontends.onnx.standard import Case, cases, check, value_of
+
+SECONDS = 120
+"""Most time for one case, which compiles C++."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a case: why it failed (empty if it passed), compiled by us and run by ONNX Runtime."""
+
+    name: str
+    ours: str
+    onnxruntime: str
+
+
+def compiled(case: Case) -> None:
+    """Compile a case for each of its data sets and compare; raises whatever is wrong."""
+    import ullage
+
+    for inputs, expected in case.data:
+        tensors = tuple(value_of(x) for x in inputs)
+        model = ullage.compile(case.model, example_inputs=tensors)
+        found = model(*tensors)
+        model.close()
+        for got, wanted in zip(_results(found), expected, strict=True):
+            check(case, got, wanted)
+
+
+def _results(found: Any) -> Sequence[Any]:
+    return found if isinstance(found, tuple) else (found,)
+
+
+def by_onnxruntime(case: Case) -> None:
+    """The same by ONNX Runtime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(case.model.SerializeToString(), options, ["CPUExecutionProvider"])
+    for inputs, expected in case.data:
+        names = [value.name for value in session.get_inputs()]
+        found = session.run(None, dict(zip(names, inputs, strict=False)))
+        for got, wanted in zip(found, expected, strict=True):
+            check(case, _value(got), wanted)
+
+
+def _value(found: Any) -> Any:
+    return [_value(item) for item in found] if isinstance(found, list) else value_of(found)
+
+
+def reason(run: Any, case: Case) -> str:
+    """Why a run fails; empty if it does not."""
+    try:
+        run(case)
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+        return f"{type(error).__name__}: {lines[0][:160]}"
+    return ""
+
+
+def _work(pipe: Connection, kind: str) -> None:
+    """Run the cases whose names come in, and send what became of them."""
+    known = {case.name: case for case in cases()}
+    run = compiled if kind == "ours" else by_onnxruntime
+    np.seterr(all="ignore")
+    while (name := pipe.recv()) is not None:
+        pipe.send(reason(run, known[name]))
+
+
+class Worker:
+    """A process that runs cases one after another; it is started again when it dies or takes too long."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._start()
+
+    def _start(self) -> None:
+        context = mp.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(target=_work, args=(other, self.kind), daemon=True)
+        self.process.start()
+        other.close()
+
+    def outcome(self, name: str) -> str:
+        """Why a case fails."""
+        self.pipe.send(name)
+        try:
+            if self.pipe.poll(SECONDS):
+                return str(self.pipe.recv())
+            why = f"no result after {SECONDS} s"
+        except EOFError:
+            why = "the process died"
+        self.stop()
+        self._start()
+        return why
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.join()
+
+
+def outcomes(names: Sequence[str], known: dict[str, Outcome]) -> Iterator[Outcome]:
+    """What becomes of each case; those that are known already are not run again."""
+    ours, other = Worker("ours"), Worker("onnxruntime")
+    for name in names:
+        yield known[name] if name in known else Outcome(name, ours.outcome(name), other.outcome(name))
+    ours.stop()
+    other.stop()
+
+
+def main() -> int:
+    """Print the figures and the failures by reason."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="cases with this text in their name")
+    parser.add_argument("--known", type=Path, help="outcomes of earlier runs (JSON lines), to which new ones are added")
+    options = parser.parse_args()
+    names = [case.name for case in cases() if options.only in case.name]
+    found = list(_recorded(outcomes(names, _read(options.known)), options.known))
+    failures: dict[str, list[str]] = defaultdict(list)
+    for outcome in found:
+        if outcome.ours:
+            failures[outcome.ours].append(outcome.name)
+    passed, other = (sum(not getattr(o, kind) for o in found) for kind in ("ours", "onnxruntime"))
+    for why, those in sorted(failures.items(), key=lambda item: -len(item[1])):
+        print(f"{len(those):4} {why}  {' '.join(those[:4])}")
+    for system, count in (("ullage", passed), ("onnxruntime", other)):
+        print(f"{system}: {count} of {len(found)} ({count / len(found):.1%})")
+    return 0
+
+
+def _read(path: Path | None) -> dict[str, Outcome]:
+    if path is None or not path.exists():
+        return {}
+    return {(found := Outcome(**json.loads(line))).name: found for line in path.read_text().splitlines()}
+
+
+def _recorded(found: Iterator[Outcome], path: Path | None) -> Iterator[Outcome]:
+    known = _read(path)
+    for outcome in found:
+        if path is not None and outcome.name not in known:
+            with path.open("a") as file:
+                file.write(json.dumps(asdict(outcome)) + "\n")
+        yield outcome
+
+
+if __name__ == "__main__":
+    sys.exit(main())
