@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch._subclasses import FakeTensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec, OutputKind, TensorArgument
 from torch.fx import Graph, GraphModule, Node
+from torch.utils._pytree import TreeSpec
 
 from ullage.errors import CaptureError
 from ullage.frontends.canonical import canonicalise
@@ -31,10 +32,10 @@ _MUTATION_KINDS = {
 
 @dataclass(frozen=True)
 class Names:
-    """Public names of all input leaves and of all output leaves."""
+    """Public names of all input leaves, and how those of all output leaves follow from the output's structure."""
 
     inputs: Sequence[str]
-    outputs: Sequence[str]
+    outputs: Callable[[TreeSpec], Sequence[str]] = output_names
 
 
 def from_exported(
@@ -69,7 +70,7 @@ def from_exported(
         constants=constants,
         inputs=inputs,
         input_nodes=tuple(node.name for _, node in tensors),
-        outputs=_outputs(module, names.outputs, leaves),
+        outputs=_outputs(module, names.outputs(out_spec), leaves),
         output_leaves=leaves,
         in_spec=in_spec,
         input_leaves=tuple(_frozen_leaf(spec) for spec in users),
@@ -213,10 +214,3 @@ def flat_input_names(exported: ExportedProgram) -> list[str]:
     """The program's own names of all input leaves (for files, where no forward signature exists)."""
     specs = exported.graph_signature.input_specs
     return [spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT]
-
-
-def exported_output_names(exported: ExportedProgram) -> list[str]:
-    """Names of all output leaves, from the keys of the program's results."""
-    out_spec = exported.call_spec.out_spec
-    assert out_spec is not None
-    return output_names(out_spec)

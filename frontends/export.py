@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from ullage.errors import CaptureError, UllageError
 from ullage.frontends.by_operator import NotFunctional, decompose_by_operator
-from ullage.frontends.convert import Names, exported_output_names, from_exported
+from ullage.frontends.convert import Names, from_exported
 from ullage.frontends.decompositions import decomposition_table
 from ullage.frontends.dynamic import Example, prepare
 from ullage.frontends.lean import lean
@@ -48,7 +48,7 @@ def capture(
         exported = _export(module, example)
         if names is None:
             structure = pytree.tree_structure((example.args, example.kwargs))
-            names = Names(input_names(module.forward, structure), exported_output_names(exported))
+            names = Names(input_names(module.forward, structure))
         return from_exported(*decompose(exported), names, sources or {}, example.minimums)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ullage.errors import CaptureError
-from ullage.frontends.convert import Names, exported_output_names, flat_input_names, from_exported
+from ullage.frontends.convert import Names, flat_input_names, from_exported
 from ullage.frontends.export import decompose, reason
 from ullage.frontends.lean import lean
 from ullage.frontends.quiet import quiet
@@ -21,5 +21,5 @@ def capture_pt2(path: Path) -> CapturedModel:
             exported = torch.export.load(path)
     except Exception as error:
         raise CaptureError(f"{path} cannot be loaded by torch.export.load: {reason(error)}") from error
-    names = Names(flat_input_names(exported), exported_output_names(exported))
+    names = Names(flat_input_names(exported))
     return from_exported(*decompose(exported), names, {}, {})

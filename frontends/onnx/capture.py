@@ -9,12 +9,13 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
-from ullage.errors import CaptureError, InputError
+from ullage.errors import InputError
 from ullage.frontends.convert import Names
 from ullage.frontends.export import capture
 from ullage.frontends.hf_inputs import InputSpecs, example_inputs
 from ullage.frontends.onnx.fixed import with_fixed_inputs
-from ullage.frontends.onnx.module import OnnxModule
+from ullage.frontends.onnx.module import OnnxModule, leaf_names
+from ullage.frontends.onnx.narrow import narrow_type
 from ullage.frontends.onnx.read import from_proto, read_model, torch_dtype
 from ullage.graph.captured import CapturedModel
 
@@ -43,7 +44,7 @@ def capture_onnx(
     shapes = (
         {own: ranges.get(name) for own, name in zip(module.parameter_names, names, strict=True)} if ranges else None
     )
-    public = Names(names, module.output_names)
+    public = Names(leaf_names(names, inputs), module.output_names)
     return with_fixed_inputs(
         module, given, lambda: capture(module, inputs, None, shapes, sources=module.sources, names=public)
     )
@@ -74,8 +75,11 @@ def _by_name(names: list[str], shapes: Any) -> dict[str, Any]:
 def _example(value: ir.Value, ranges: Any) -> torch.Tensor:
     """Ones of an input's type; a dynamic dimension has its upper bound."""
     if not isinstance(value.type, ir.TensorType):
-        raise CaptureError(f"input {value.name!r} is no tensor; sequences and optional values cannot enter a model.")
-    dtype = torch_dtype(value.dtype, f"input {value.name!r}")
+        raise InputError(
+            f"input {value.name!r} is no tensor; give an example: a list for a sequence, None or a tensor."
+        )
+    kind = narrow_type(value.dtype)
+    dtype = kind.carrier if kind is not None else torch_dtype(value.dtype, f"input {value.name!r}")
     if value.shape is None:
         raise InputError(
             f"input {value.name!r} has no shape in the model; give one: --input {value.name}=dtype[sizes]."

@@ -17,6 +17,7 @@ from ullage.graph.captured import CapturedModel
 
 _MOST_ELEMENTS = 64
 """Inputs of more elements are data, not sizes."""
+_OF_SHAPES = frozenset({"Shape", "Size"})
 
 
 def with_fixed_inputs(
@@ -30,13 +31,13 @@ def with_fixed_inputs(
         try:
             captured = capture()
         except ComputedValue as error:
-            names = {str(value.name) for value in _inputs_behind(module, error.value)}
+            names = inputs_behind(module, error.value)
             if not names - set(module.fixed) or not all(_may_be_fixed(examples.get(name)) for name in names):
                 raise CaptureError(f"{error}{_hint(names, examples)}") from error
-            module.fixed |= {name: _known(examples[name]) for name in names}
+            module.fixed |= {name: known_example(examples[name]) for name in names}
             continue
         captured.inputs = tuple(
-            replace(spec, fixed=module.fixed[spec.name].array.tobytes()) if spec.name in module.fixed else spec
+            replace(spec, fixed=_bytes(examples[spec.name])) if spec.name in module.fixed else spec
             for spec in captured.inputs
         )
         return captured
@@ -48,17 +49,23 @@ def _hint(names: set[str], examples: Mapping[str, torch.Tensor]) -> str:
 
 
 def _may_be_fixed(example: torch.Tensor | None) -> bool:
-    return example is not None and example.numel() <= _MOST_ELEMENTS and example.dtype != torch.bfloat16
+    return example is not None and example.numel() <= _MOST_ELEMENTS
 
 
-def _known(example: torch.Tensor) -> Known:
-    return Known(example.detach().cpu().contiguous().numpy(), example.dtype)
+def _bytes(example: torch.Tensor) -> bytes:
+    return example.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def _inputs_behind(module: OnnxModule, value: ir.Value | None) -> set[ir.Value]:
-    """The model's inputs that a value is computed from; the first is the one that is asked for."""
+def known_example(example: torch.Tensor) -> Known:
+    """The values of an example input."""
+    plain = example.detach().cpu().contiguous()
+    return Known((plain.float() if plain.dtype == torch.bfloat16 else plain).numpy(), plain.dtype)
+
+
+def inputs_behind(module: OnnxModule, value: ir.Value | None) -> set[str]:
+    """Names of the model's inputs from whose values, not shapes alone, a value is computed."""
     owners = {id(graph): node for node in module.model.graph.all_nodes() for graph in _subgraphs(node)}
-    found: set[ir.Value] = set()
+    found: set[str] = set()
     seen: set[int] = set()
     waiting: list[Any] = [value]
     while waiting:
@@ -67,9 +74,10 @@ def _inputs_behind(module: OnnxModule, value: ir.Value | None) -> set[ir.Value]:
             continue
         seen.add(id(value))
         if value in module.inputs:
-            found.add(value)
+            found.add(str(value.name))
         node = value.producer() or owners.get(id(value.graph))
-        waiting += () if node is None else node.inputs
+        if node is not None and node.op_type not in _OF_SHAPES:
+            waiting += [*node.inputs, *(result for graph in _subgraphs(node) for result in graph.outputs)]
     return found
 
 

@@ -12,9 +12,11 @@ import onnx_ir as ir
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ullage.errors import CaptureError, UllageError, UnsupportedOperator
+from ullage.frontends.onnx.narrow import MOVES, Narrow, NarrowType, narrow_type
 from ullage.frontends.onnx.operators import load_operators
 from ullage.frontends.onnx.read import external_source, torch_dtype
 from ullage.frontends.onnx.table import STANDARD, Call, Operator, Result, find
@@ -64,10 +66,10 @@ class OnnxModule(nn.Module):
         self.parameter_names = [f"input_{i}" for i in range(len(self.inputs))]
         self.forward = self._with_signature()
 
-    def _with_signature(self) -> Callable[..., tuple[torch.Tensor, ...]]:
+    def _with_signature(self) -> Callable[..., tuple[Any, ...]]:
         """The forward with one named parameter for each input, by which tracing tells dynamic dimensions."""
 
-        def forward(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        def forward(*inputs: Any) -> tuple[Any, ...]:
             return self.outputs(*inputs)
 
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -80,8 +82,12 @@ class OnnxModule(nn.Module):
         stored = value.const_value
         if stored is None:
             raise CaptureError(f"initializer {name!r} has no values.")
-        dtype = torch_dtype(stored.dtype, f"initializer {name!r}")
         buffer = self.buffer_names[value] = f"weights_{len(self.buffer_names)}"
+        kind = narrow_type(stored.dtype)
+        if kind is not None:
+            self.register_buffer(buffer, torch.from_numpy(kind.codes_of(_values(stored, name)).copy()))
+            return
+        dtype = torch_dtype(stored.dtype, f"initializer {name!r}")
         if isinstance(stored, ir.ExternalTensor) and stored.size > KNOWN_ELEMENTS:
             self.sources[buffer] = external_source(stored, dtype)
             self.register_buffer(buffer, torch.empty(self.sources[buffer].shape, dtype=dtype, device="meta"))
@@ -92,17 +98,17 @@ class OnnxModule(nn.Module):
         if stored.size <= KNOWN_ELEMENTS and dtype != torch.bfloat16:
             self.constants[value] = Known(np.array(array), dtype, tensor)
 
-    def outputs(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The graph's outputs, in order."""
+    def outputs(self, *inputs: Any) -> tuple[Any, ...]:
+        """The graph's outputs, in order: tensors, lists of them for sequences, None for empty optional values."""
         self.calls = 0
-        values = dict(zip([v.name for v in self.inputs], inputs, strict=True))
-        results = self._walk(self.model.graph, {**values, **self.fixed})
-        return tuple(_tensor(value, name) for value, name in zip(results, self.output_names, strict=True))
+        given = {v.name: input_value(v, x) for v, x in zip(self.inputs, inputs, strict=True)}
+        results = self._walk(self.model.graph, {**given, **self.fixed})
+        return tuple(_public(value) for value in results)
 
-    @property
-    def output_names(self) -> list[str]:
-        """Names of the graph's outputs."""
-        return [str(value.name) for value in self.model.graph.outputs]
+    def output_names(self, structure: pytree.TreeSpec) -> list[str]:
+        """Names of all leaves of the outputs."""
+        values = pytree.tree_unflatten(range(structure.num_leaves), structure)
+        return leaf_names([str(value.name) for value in self.model.graph.outputs], values)
 
     def _walk(self, graph: ir.Graph, values: Mapping[Any, Any]) -> list[Any]:
         """The values of a graph's outputs; `values` are those of its inputs and of all around it."""
@@ -116,6 +122,9 @@ class OnnxModule(nn.Module):
 
     def _initializer(self, value: ir.Value) -> Value:
         buffer: torch.Tensor = getattr(self, self.buffer_names[value])
+        kind = narrow_type(value.dtype)
+        if kind is not None:
+            return Narrow(buffer, kind)
         constant = self.constants.get(value)
         return buffer if constant is None else Known(constant.array, constant.dtype, buffer)
 
@@ -142,6 +151,12 @@ def _values(stored: Any, name: str) -> np.ndarray:
         raise CaptureError(f"the values of initializer {name!r} cannot be read: {_first_line(error)}") from error
 
 
+def input_value(declared: ir.Value, given: Any) -> Any:
+    """What is given for an input of the graph, as its type says."""
+    kind = narrow_type(declared.dtype)
+    return given if kind is None or not isinstance(given, torch.Tensor) else Narrow(given, kind)
+
+
 def _domain(name: str) -> str:
     return STANDARD if name == "ai.onnx" else name
 
@@ -160,6 +175,8 @@ def _called(operator: Operator, call: Call) -> Sequence[Any]:
 
 def _results(operator: Operator, call: Call) -> list[Any]:
     """What depends on known values only is computed here and now, and is known as well."""
+    if call.node.op_type in MOVES and isinstance(call.given[0], Narrow):
+        return _moved(operator, call, call.given[0].kind)
     ahead = all(value is None or isinstance(value, Known) for value in call.given) and _is_plain(call)
     try:
         if ahead and operator.host is not None:
@@ -171,6 +188,13 @@ def _results(operator: Operator, call: Call) -> list[Any]:
     except NotAhead:
         pass
     return _sequence(operator.translate(call))
+
+
+def _moved(operator: Operator, call: Call, kind: NarrowType) -> list[Any]:
+    """Codes of a narrow type are moved as any others."""
+    given = tuple(value.codes if isinstance(value, Narrow) and value.kind == kind else value for value in call.given)
+    results = _sequence(operator.translate(replace(call, given=given)))
+    return [Narrow(result, kind) if isinstance(result, torch.Tensor) else result for result in results]
 
 
 def _computed(operator: Operator, call: Call) -> list[Any]:
@@ -195,7 +219,7 @@ def _real(call: Call) -> Call:
 def _known(result: Any) -> Any:
     if not isinstance(result, torch.Tensor):
         return result
-    if result.dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
+    if result.dtype == torch.bfloat16:
         return result
     return Known(result.numpy(), result.dtype)
 
@@ -204,12 +228,22 @@ def _sequence(result: Result) -> list[Any]:
     return list(result) if isinstance(result, tuple) else [result]
 
 
-def _tensor(value: Any, name: str) -> torch.Tensor:
+def _public(value: Any) -> Any:
+    """A result as it leaves the model."""
+    if isinstance(value, list):
+        return [_public(item) for item in value]
     if isinstance(value, Known):
         return value.as_tensor()
-    if not isinstance(value, torch.Tensor):
-        raise CaptureError(f"output {name!r} is no tensor; sequences and optional values cannot leave a model.")
-    return value
+    return value.codes if isinstance(value, Narrow) else value
+
+
+def leaf_names(names: Sequence[str], values: Sequence[Any]) -> list[str]:
+    """A name for each tensor and each None of inputs or outputs; items of a sequence are numbered: `name.0`, …"""
+    found = []
+    for name, value in zip(names, values, strict=True):
+        numbered = [f"{name}.{i}" for i in range(len(value))] if isinstance(value, list) else [name]
+        found += leaf_names(numbered, value) if isinstance(value, list) else numbered
+    return found
 
 
 def _first_line(error: BaseException) -> str:

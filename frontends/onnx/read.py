@@ -17,8 +17,7 @@ _DTYPES = {
     "FLOAT": torch.float32, "DOUBLE": torch.float64, "FLOAT16": torch.float16, "BFLOAT16": torch.bfloat16,
     "INT64": torch.int64, "INT32": torch.int32, "INT16": torch.int16, "INT8": torch.int8, "UINT8": torch.uint8,
     "UINT16": torch.uint16, "UINT32": torch.uint32, "UINT64": torch.uint64, "BOOL": torch.bool,
-    "COMPLEX64": torch.complex64, "COMPLEX128": torch.complex128, "FLOAT8E4M3FN": torch.float8_e4m3fn,
-    "FLOAT8E5M2": torch.float8_e5m2,
+    "COMPLEX64": torch.complex64, "COMPLEX128": torch.complex128,
 }  # fmt: skip
 
 

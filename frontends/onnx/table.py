@@ -10,6 +10,7 @@ import onnx_ir as ir
 import torch
 
 from ullage.errors import CaptureError
+from ullage.frontends.onnx.narrow import Narrow
 from ullage.frontends.onnx.values import Known, Value
 
 Result = Value | None | Sequence[Any]
@@ -115,6 +116,8 @@ class Call:
         value = self.value(position)
         if isinstance(value, Known):
             return value.as_tensor()
+        if isinstance(value, Narrow):
+            raise self.error(f"input {position} is of type {value.kind.name.lower()}, which is not supported here")
         if not isinstance(value, torch.Tensor):
             raise self.error(f"input {position} is missing" if value is None else f"input {position} is no tensor")
         return value

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ullage.errors import CaptureError
+from ullage.frontends.onnx.narrow import Narrow
 
 KNOWN_ELEMENTS = 1 << 12
 """Most elements of an initializer whose values are looked at while the graph is walked."""
@@ -65,7 +66,7 @@ class Known:
         return torch.stack(flat).reshape(self.array.shape) if flat else torch.empty(self.array.shape, dtype=self.dtype)
 
 
-Value = torch.Tensor | Known
+Value = torch.Tensor | Known | Narrow
 """What an edge of the graph carries (sequences are lists of such values)."""
 
 
@@ -104,7 +105,6 @@ def tensor_of(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
     if array.dtype in TORCH:
         return torch.from_numpy(np.array(array, order="C", copy=True)).to(dtype)
     if dtype == torch.bfloat16:
-        return torch.from_numpy(np.ascontiguousarray(array).view(np.int16).copy()).view(torch.bfloat16)
-    if dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
-        return torch.from_numpy(np.ascontiguousarray(array).view(np.uint8).copy()).view(dtype)
+        bits = np.ascontiguousarray(array).view(np.int16).reshape(array.shape)
+        return torch.from_numpy(bits.copy()).view(torch.bfloat16)
     raise CaptureError(f"arrays of {array.dtype} have no form in torch.")

@@ -6,6 +6,7 @@ from functools import cache
 from importlib import import_module
 
 _MODULES = (
+    "signal", "sampling", "text", "linear_attention",
     "attention", "control", "convolutions", "creation", "elementwise", "indexing", "losses", "matrix", "norms",
     "pooling", "quantized", "recurrent", "reductions", "resizing", "sequences", "shapes",
 )  # fmt: skip

@@ -71,15 +71,28 @@ def _stacked(call: Call, values: list[Tensor]) -> Tensor:
     return torch.stack(values)
 
 
-@operator("Scan", since=9)
-def _scan(call: Call) -> Any:
-    """Walked step by step over the scanned inputs."""
-    body, count = call.attribute("body"), call.attribute("num_scan_inputs")
-    carried = call.count - count
-    state, sources = list(call.inputs[:carried]), [call.tensor(i) for i in range(carried, call.count)]
-    axes = call.attribute("scan_input_axes", [0] * count)
-    backwards = call.attribute("scan_input_directions", [0] * count)
-    steps = int(sources[0].shape[axes[0]])
+@operator("Scan", since=8)
+def _scan_of_batches(call: Call) -> Any:
+    """Of opset 8: every input has a batch dimension in front, whose elements are scanned one by one."""
+    body, count, carried = call.attribute("body"), call.attribute("num_scan_inputs"), call.count - 1
+    if call.value(0) is not None:
+        raise call.error("sequences of different lengths are not supported")
+    carried -= count
+    backwards = call.attribute("directions", [0] * count)
+    inputs = [call.tensor(i) for i in range(1, call.count)]
+    results = []
+    for item in range(int(inputs[0].shape[0])):
+        own = [x.select(0, item) for x in inputs]
+        state, outputs = _scanned(call, body, own[:carried], own[carried:], [0] * count, backwards)
+        results.append([*state, *(torch.stack(values) for values in outputs)])
+    return tuple(torch.stack([_tensor(x) for x in column]) for column in zip(*results, strict=True))
+
+
+def _scanned(
+    call: Call, body: Any, state: list[Any], sources: list[Tensor], axes: list[int], backwards: list[int]
+) -> tuple[list[Any], list[list[Tensor]]]:
+    """The last state and what each step gave."""
+    steps, carried = int(sources[0].shape[axes[0]]), len(state)
     outputs: list[list[Tensor]] = [[] for _ in range(len(body.outputs) - carried)]
     for step in range(steps):
         parts = [
@@ -90,6 +103,18 @@ def _scan(call: Call) -> Any:
         state = results[:carried]
         for collected, value in zip(outputs, results[carried:], strict=True):
             collected.append(_tensor(value))
+    return state, outputs
+
+
+@operator("Scan", since=9)
+def _scan(call: Call) -> Any:
+    """Walked step by step over the scanned inputs."""
+    body, count = call.attribute("body"), call.attribute("num_scan_inputs")
+    carried = call.count - count
+    state, sources = list(call.inputs[:carried]), [call.tensor(i) for i in range(carried, call.count)]
+    axes = call.attribute("scan_input_axes", [0] * count)
+    backwards = call.attribute("scan_input_directions", [0] * count)
+    state, outputs = _scanned(call, body, state, sources, axes, backwards)
     out_axes = call.attribute("scan_output_axes", [0] * len(outputs))
     reverse = call.attribute("scan_output_directions", [0] * len(outputs))
     return (*state, *(torch.stack(v[::-1] if r else v, a) for v, a, r in zip(outputs, out_axes, reverse, strict=True)))

@@ -12,9 +12,10 @@ import onnx_ir as ir
 import torch
 import torch.nn.functional as F
 
+from ullage.frontends.onnx.narrow import Narrow, NarrowType, decoded, encoded, narrow_type
 from ullage.frontends.onnx.read import torch_dtype
 from ullage.frontends.onnx.table import Call, operator
-from ullage.frontends.onnx.values import Known, known, within_limit
+from ullage.frontends.onnx.values import Known, NotAhead, known, within_limit
 
 Tensor = torch.Tensor
 Unary = Callable[[Tensor], Tensor]
@@ -177,24 +178,28 @@ def _identity(call: Call) -> Any:
     return call.value(0)
 
 
-@operator("Cast", "CastLike", host=lambda call: _cast_on_host(call), ignores=("saturate", "round_mode"))
-def _cast(call: Call) -> Tensor:
-    return call.tensor().to(_target(call))
+@operator("Cast", "CastLike", host=lambda call: _cast_on_host(call))
+def _cast(call: Call) -> Tensor | Narrow:
+    target, value = _target(call), call.value(0)
+    saturate, round_mode = bool(call.attribute("saturate", 1)), call.attribute("round_mode", "up")
+    x = decoded(value) if isinstance(value, Narrow) else call.tensor()
+    return encoded(x, target, saturate, round_mode) if isinstance(target, NarrowType) else x.to(target)
 
 
-def _target(call: Call) -> torch.dtype:
+def _target(call: Call) -> torch.dtype | NarrowType:
     if call.node.op_type == "CastLike":
-        dtype = call.tensor(1).dtype
-    else:
-        to = call.attribute("to")
-        dtype = torch_dtype(ir.DataType[to] if isinstance(to, str) else ir.DataType(to), call.place())
-    if dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
-        raise call.error(f"casts to {dtype} are not supported")
-    return dtype
+        like = call.value(1)
+        return like.kind if isinstance(like, Narrow) else call.tensor(1).dtype
+    to = call.attribute("to")
+    dtype = ir.DataType[to] if isinstance(to, str) else ir.DataType(to)
+    return narrow_type(dtype) or torch_dtype(dtype, call.place())
 
 
 def _cast_on_host(call: Call) -> Known:
     value, dtype = call.known(0), _target(call)
+    call.attribute("saturate"), call.attribute("round_mode")
+    if isinstance(dtype, NarrowType):
+        raise NotAhead
     if value.symbolic:
         if dtype.is_floating_point:
             array = _each(lambda a, _: torch.sym_float(a), value.array, np.zeros((), object))  # type: ignore[no-untyped-call]

@@ -7,6 +7,7 @@ import torch
 from ullage.frontends.onnx.table import Call, operator
 
 Tensor = torch.Tensor
+_MOST_ROWS = 64
 
 
 @operator("MatMul")
@@ -51,7 +52,22 @@ def _einsum(call: Call) -> Tensor:
 
 @operator("Det")
 def _det(call: Call) -> Tensor:
-    return torch.det(call.tensor())
+    """By elimination with the largest pivot of each column, one column after another."""
+    x = call.tensor()
+    size = int(x.shape[-1])
+    if size > _MOST_ROWS:
+        raise call.error(f"determinants of more than {_MOST_ROWS} rows are not supported")
+    total = torch.ones(x.shape[:-2], dtype=x.dtype)
+    for _ in range(size):
+        first = torch.argmax(x.select(-1, 0).abs(), -1, keepdim=True)
+        chosen = torch.arange(x.shape[-2]) == first
+        pivots = (x * chosen.unsqueeze(-1).to(x.dtype)).sum(-2)
+        pivot = pivots.select(-1, 0)
+        total = total * torch.where(first.squeeze(-1) == 0, pivot, -pivot)
+        x = torch.where(chosen.unsqueeze(-1), x.narrow(-2, 0, 1), x).narrow(-2, 1, x.shape[-2] - 1)
+        factors = x.narrow(-1, 0, 1) / torch.where(pivot == 0, torch.ones_like(pivot), pivot)[..., None, None]
+        x = (x - factors * pivots.unsqueeze(-2)).narrow(-1, 1, x.shape[-1] - 1)
+    return total
 
 
 @operator("CumSum", "CumProd")

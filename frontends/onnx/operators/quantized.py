@@ -7,6 +7,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 
+from ullage.frontends.onnx.narrow import Narrow, NarrowType, decoded, encoded, narrow_type
 from ullage.frontends.onnx.operators.convolutions import convolved
 from ullage.frontends.onnx.read import torch_dtype
 from ullage.frontends.onnx.table import Call, operator
@@ -28,37 +29,59 @@ def _along(parameter: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
 @operator("DequantizeLinear")
 @operator("DequantizeLinear", domain="com.microsoft")
 def _dequantize(call: Call) -> Tensor:
-    x, scale, zero = call.tensor(0), call.tensor(1), call.optional(2)
+    x, scale = _floats(call, 0), call.tensor(1)
     axis, block = call.attribute("axis", 1), call.attribute("block_size", 0)
-    dtype = scale.dtype
     asked = call.attribute("output_dtype", 0)
-    out = torch_dtype(ir.DataType(asked), call.place()) if asked else dtype
-    wide = x.to(torch.float32)
-    if zero is not None:
-        wide = wide - _along(zero.to(torch.float32), x, axis, block)
-    return (wide * _along(scale.to(torch.float32), x, axis, block)).to(out)
+    out = torch_dtype(ir.DataType(asked), call.place()) if asked else scale.dtype
+    if call.has(2):
+        x = x - _along(_floats(call, 2), x, axis, block)
+    return (x * _along(scale.to(torch.float32), x, axis, block)).to(out)
 
 
-@operator("QuantizeLinear", ignores=("saturate",))
+def _floats(call: Call, position: int) -> Tensor:
+    """An input of any type as float32."""
+    value = call.value(position)
+    return decoded(value) if isinstance(value, Narrow) else call.tensor(position).to(torch.float32)
+
+
+@operator("QuantizeLinear")
 @operator("QuantizeLinear", domain="com.microsoft")
-def _quantize(call: Call) -> Tensor:
-    x, scale, zero = call.tensor(0), call.tensor(1), call.optional(2)
+def _quantize(call: Call) -> Tensor | Narrow:
+    x, scale, target = call.tensor(0), call.tensor(1), _codes(call)
     axis, block = call.attribute("axis", 1), call.attribute("block_size", 0)
-    asked = call.attribute("output_dtype", 0)
-    dtype = zero.dtype if zero is not None else torch_dtype(ir.DataType(asked), call.place()) if asked else torch.uint8
+    saturate = bool(call.attribute("saturate", 1))
     if call.attribute("precision", 0) not in (0, ir.DataType.FLOAT):
         raise call.error("divisions in another precision than float are not supported")
-    if dtype.is_floating_point:
-        raise call.error(f"codes of {dtype} are not supported")
-    return quantized(x, _along(scale, x, axis, block), None if zero is None else _along(zero, x, axis, block), dtype)
+    scale, zero = _along(scale, x, axis, block), _along(_floats(call, 2), x, axis, block) if call.has(2) else None
+    if isinstance(target, torch.dtype):
+        return quantized(x, scale, zero, target)
+    if target.is_float:
+        y = x.to(torch.float32) / scale.to(torch.float32)
+        return encoded(y if zero is None else y + zero, target, saturate)
+    return Narrow(_saturated(x, scale, zero, target.limits).to(target.carrier), target)
+
+
+def _codes(call: Call) -> torch.dtype | NarrowType:
+    """The type of the result: the zero point's, or what `output_dtype` says."""
+    zero, asked = call.value(2), call.attribute("output_dtype", 0)
+    if isinstance(zero, Narrow):
+        return zero.kind
+    if zero is not None:
+        return call.tensor(2).dtype
+    dtype = ir.DataType(asked or ir.DataType.UINT8)
+    return narrow_type(dtype) or torch_dtype(dtype, call.place())
 
 
 def quantized(x: Tensor, scale: Tensor, zero: Tensor | None, dtype: torch.dtype) -> Tensor:
     """round(x / scale) + zero point, halves to even, saturated."""
     limits = torch.iinfo(dtype)
+    return _saturated(x, scale, zero, (limits.min, limits.max)).to(dtype)
+
+
+def _saturated(x: Tensor, scale: Tensor, zero: Tensor | None, limits: tuple[int, int]) -> Tensor:
     codes = torch.round(x.to(torch.float32) / scale.to(torch.float32))
     codes = codes if zero is None else codes + zero.to(torch.float32)
-    return torch.clamp(codes, limits.min, limits.max).to(dtype)
+    return torch.clamp(codes, *limits)
 
 
 @operator("DynamicQuantizeLinear")

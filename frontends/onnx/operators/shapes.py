@@ -223,7 +223,7 @@ def _tile(call: Call) -> Tensor:
 def _pad(call: Call) -> Tensor:
     x = call.tensor()
     pads = call.numbers(1) if call.version >= 11 else call.attribute("pads", call.attribute("paddings"))
-    value = call.scalar(2, 0) if call.version >= 11 else call.attribute("value", 0.0)
+    value = _filling(call) if call.version >= 11 else call.attribute("value", 0.0)
     axes = [a % x.dim() for a in call.numbers(3)] if call.has(3) else list(range(x.dim()))
     before, after = [0] * x.dim(), [0] * x.dim()
     for i, axis in enumerate(axes):
@@ -235,7 +235,15 @@ def _pad(call: Call) -> Tensor:
     return _mirrored(call, x, before, after, mode)
 
 
+def _filling(call: Call) -> Any:
+    """What constant padding is made of: a number, or a tensor if it is computed."""
+    return call.tensor(2).reshape(()) if isinstance(call.value(2), torch.Tensor) else call.scalar(2, 0)
+
+
 def _constant_padded(x: Tensor, flat: list[Any], value: Any) -> Tensor:
+    if isinstance(value, torch.Tensor):
+        outside = F.pad(torch.zeros(x.shape, dtype=torch.uint8), flat, value=1)
+        return torch.where(outside == 1, value, F.pad(x, flat))
     if x.dtype == torch.bool:
         return F.pad(x.to(torch.uint8), flat, value=int(bool(value))).bool()
     return F.pad(x, flat, value=value)
@@ -318,10 +326,19 @@ def _center_crop_pad(call: Call) -> Tensor:
 
 @operator("Col2Im")
 def _col2im(call: Call) -> Tensor:
-    image, block = call.numbers(1), call.numbers(2)
+    """Blocks [n, c · taps, blocks] added up where they lie, dimension by dimension, by matrices of zeros and ones."""
+    x, image, block = call.tensor(), [int(n) for n in call.numbers(1)], [int(n) for n in call.numbers(2)]
     rank = len(block)
-    pads = call.attribute("pads", [0] * (2 * rank))
-    if rank != 2 or pads[:2] != pads[2:]:
-        raise call.error("only images of two dimensions with equal padding on both sides are supported")
-    dilations, strides = call.attribute("dilations", [1] * rank), call.attribute("strides", [1] * rank)
-    return F.fold(call.tensor(), tuple(image), tuple(block), dilations, pads[:2], strides)
+    pads, strides = call.attribute("pads", [0] * (2 * rank)), call.attribute("strides", [1] * rank)
+    dilations = call.attribute("dilations", [1] * rank)
+    counts = [
+        (image[i] + pads[i] + pads[rank + i] - dilations[i] * (block[i] - 1) - 1) // strides[i] + 1 for i in range(rank)
+    ]
+    y = x.reshape(x.shape[0], x.shape[1] // prod(block), *block, *counts)
+    for i in range(rank):
+        taps = np.arange(call.length(block[i]))[:, None] * dilations[i]
+        places = (taps + np.arange(call.length(counts[i])) * strides[i] - pads[i]).reshape(-1, 1)
+        matrix = torch.from_numpy(places == np.arange(call.length(image[i]))).to(x.dtype)
+        moved = y.movedim((2, 2 + rank - i), (-2, -1))  # a tap and a count less each time, an image dimension more
+        y = torch.matmul(moved.flatten(-2), matrix)
+    return y

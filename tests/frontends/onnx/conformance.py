@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.frontends.onnx.standard import Case, cases, check, value_of
+from tests.frontends.onnx.standard import Case, array_of, cases, check, value_of
 
 SECONDS = 120
 """Most time for one case, which compiles C++."""
@@ -60,7 +60,7 @@ def by_onnxruntime(case: Case) -> None:
     session = onnxruntime.InferenceSession(case.model.SerializeToString(), options, ["CPUExecutionProvider"])
     for inputs, expected in case.data:
         names = [value.name for value in session.get_inputs()]
-        found = session.run(None, dict(zip(names, inputs, strict=False)))
+        found = session.run(None, dict(zip(names, map(array_of, inputs), strict=False)))
         for got, wanted in zip(found, expected, strict=True):
             check(case, _value(got), wanted)
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
-import ullage
-from tests.frontends.onnx.standard import Case, cases, check, check_eagerly, constants_of, value_of
+from tests.frontends.onnx.conformance import compiled
+from tests.frontends.onnx.standard import cases, check_eagerly
 from ullage.errors import UllageError
 
-LEAST_SHARE = 0.839
-"""1642 of 1957 in onnx 1.23."""
+LEAST_SHARE = 0.959
+"""1878 of 1957 in onnx 1.23."""
+INEXACT = frozenset({"test_dft_inverse", "test_dft_inverse_opset19"})
+"""Their expectations are 1.9e-7 where the exact result is 0, and their tolerance is 1e-7."""
 COMPILED = (
     "test_averagepool_2d_ceil", "test_basic_conv_with_padding", "test_batchnorm_epsilon", "test_clip_example",
     "test_concat_3d_axis_1", "test_conv_with_autopad_same", "test_convinteger_with_padding", "test_cumsum_1d_exclusive",
@@ -26,7 +25,11 @@ COMPILED = (
     "test_qlinearconv", "test_quantizelinear_axis", "test_reduce_log_sum_exp_keepdims_random",
     "test_resize_upsample_scales_cubic", "test_rms_normalization_4d_axis1", "test_rotary_embedding_interleaved",
     "test_scan9_sum", "test_slice_neg_steps", "test_softmax_axis_0", "test_split_variable_parts_2d_opset18",
-    "test_tile", "test_transpose_all_permutations_3", "test_where_example",
+    "test_cast_FLOAT_to_FLOAT8E4M3FN", "test_cast_no_saturate_FLOAT_to_FLOAT8E5M2FNUZ", "test_cast_FLOAT_to_INT4",
+    "test_quantizelinear_float4e2m1", "test_dequantizelinear_e4m3fn", "test_linear_attention_gated_delta",
+    "test_sequence_map_add_2_sequences", "test_tfidfvectorizer_tf_batch_uniandbigrams_skip5",
+    "test_reshape_reordered_all_dims",
+    "test_roialign_mode_max", "test_tile", "test_transpose_all_permutations_3", "test_where_example",
 )  # fmt: skip
 
 
@@ -53,7 +56,7 @@ def test_translations_pass_the_standards_tests() -> None:
 
 def test_what_is_not_translated_is_refused_by_name() -> None:
     """No translation gives other results, and none trips over its own feet."""
-    wrong = {name: error for name, error in _outcomes().items() if error and not _is_refusal(error)}
+    wrong = {n: error for n, error in _outcomes().items() if error and not _is_refusal(error) and n not in INEXACT}
     assert not {name: repr(error)[:200] for name, error in wrong.items()}
 
 
@@ -62,30 +65,9 @@ def _is_refusal(error: Exception) -> bool:
     return isinstance(error, UllageError) and not isinstance(error.__cause__, slips)
 
 
-def _with_constants(case: Case) -> tuple[onnx.ModelProto, list[np.ndarray]]:
-    """The model with the inputs that sizes follow from as initializers, and the other inputs."""
-    model, rest, known = onnx.ModelProto(), [], constants_of(case)
-    model.CopyFrom(case.model)
-    values = dict(zip([v.name for v in case.model.graph.input], case.data[0][0], strict=False))
-    for value in list(model.graph.input):
-        if value.name in known:
-            model.graph.input.remove(value)
-            model.graph.initializer.append(numpy_helper.from_array(np.asarray(values[value.name]), value.name))
-        elif value.name in values:
-            rest.append(np.asarray(values[value.name]))
-    return model, rest
-
-
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_models_give_the_standards_results(name: str) -> None:
     case = next((case for case in cases() if case.name == name), None)
     if case is None:
         pytest.skip("this release of onnx has no such test")
-    model, inputs = _with_constants(case)
-    tensors = tuple(value_of(x) for x in inputs)
-    compiled = ullage.compile(model, example_inputs=tensors)
-    found = compiled(*tensors)
-    found = tuple(found) if isinstance(found, tuple | list) else (found,)
-    for got, wanted in zip(found, case.data[0][1], strict=True):
-        check(case, got, wanted)
-    compiled.close()
+    compiled(case)
