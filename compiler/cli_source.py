@@ -9,7 +9,10 @@ from ullage.errors import InputError
 
 _INPUT = re.compile(r"(?P<name>[^=\[\]]+)=(?P<dtype>\w+)\[(?P<shape>[\d,\s]*)\]")
 _DYNAMIC = re.compile(r"(?P<name>.+)\.(?P<axis>\d+)=(?P<low>\d+)\.\.(?P<high>\d+)")
-_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+_DTYPES = (
+    "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool",
+    "uint16", "uint32", "uint64",
+)  # fmt: skip
 
 InputSpecs = dict[str, tuple[str, tuple[int, ...]]]
 Ranges = dict[str, dict[int, tuple[int, int]]]

@@ -13,15 +13,18 @@ from ullage.codegen.loops.ir import FLOATS, Const
 
 STORAGE: dict[str, str] = {
     "float64": "double", "float32": "float", "float16": "ull_u16", "bfloat16": "ull_u16", "int64": "ull_i64",
-    "int32": "int", "int16": "short", "int8": "ull_i8", "uint8": "ull_u8", "bool": "ull_u8",
+    "int32": "int", "int16": "short", "int8": "ull_i8", "uint8": "ull_u8", "bool": "ull_u8", "uint16": "ull_u16",
+    "uint32": "unsigned", "uint64": "ull_u64",
 }  # fmt: skip
 HALVES = frozenset({"float16", "bfloat16"})
-NARROW_INTEGERS = frozenset({"int8", "uint8", "int16"})
+NARROW_INTEGERS = frozenset({"int8", "uint8", "int16", "uint16"})
 _REGISTER = {
     "float64": "ull_f64", "float32": "ull_f32", "float16": "ull_f32", "bfloat16": "ull_f32", "int64": "ull_i64v",
     "int32": "ull_i32", "int16": "ull_i32", "int8": "ull_i32", "uint8": "ull_i32", "bool": "ull_m",
+    "uint16": "ull_i32", "uint32": "ull_u32", "uint64": "ull_u64v",
 }  # fmt: skip
 _CLASS = {"ull_f64": "f64", "ull_f32": "f32", "ull_i64v": "i64", "ull_i32": "i32", "ull_m": "mask"}
+_CLASS |= {"ull_u32": "u32", "ull_u64v": "u64"}
 _INFIX = {"add": "+", "sub": "-", "and": "&", "or": "|", "xor": "^"}
 _BOOL_INFIX = {"and": "&", "or": "|", "xor": "^", "add": "|", "mul": "&", "max": "|", "min": "&"}
 _COMPARE = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
@@ -34,8 +37,11 @@ _NEVER_ROUNDS = frozenset({"max", "min", "neg", "abs", "where", "sign", "floor",
 _IDENTITY_ON_INTEGERS = frozenset({"floor", "ceil", "round", "trunc"})
 
 
+_UNSIGNED = {"uint32": (32, "u"), "uint64": (64, "ul")}
+
+
 def register_class(dtype: str) -> str:
-    """f32, f64, i32, i64 or mask: how values of a dtype are held in registers."""
+    """f32, f64, i32, u32, i64, u64 or mask: how values of a dtype are held in registers."""
     return _CLASS[_REGISTER[dtype]]
 
 
@@ -51,6 +57,9 @@ def literal(value: int | float | bool, dtype: str) -> str:
     if dtype in FLOATS:
         return _float_literal(_rounded(float(value), dtype), "" if dtype == "float64" else "f")
     number = int(value)
+    if dtype in _UNSIGNED:
+        bits, suffix = _UNSIGNED[dtype]
+        return f"{number % (1 << bits)}{suffix}"
     if dtype == "int64":
         return "(-9223372036854775807L - 1)" if number == -(2**63) else f"{number}L"
     return "(-2147483647 - 1)" if number == -(2**31) else str(number)
@@ -90,6 +99,8 @@ def apply_text(op: str, dtype: str, arg_dtype: str, args: list[str], n: int) -> 
     """`op` over arguments of `arg_dtype` (the last argument's dtype) giving `dtype`."""
     if op == "where":
         return f"ull_select<{n}>({', '.join(args)})"
+    if op == "bits":
+        return _bits_text(args[0], arg_dtype, dtype, n)
     if op in _COMPARE:
         return f"ull_{op}<{n}>({args[0]}, {args[1]})"
     if arg_dtype == "bool":
@@ -97,6 +108,10 @@ def apply_text(op: str, dtype: str, arg_dtype: str, args: list[str], n: int) -> 
     if arg_dtype in FLOATS:
         return _rounding(op, dtype, _float_text(op, arg_dtype, args, n), n)
     return wrap_text(_int_text(op, arg_dtype, args, n), arg_dtype, n)
+
+
+def _bits_text(text: str, source: str, dtype: str, n: int) -> str:
+    return loaded_text(f"ull_bits<ull_v<{STORAGE[dtype]}, {n}>>({stored_text(text, source, n)})", dtype, n)
 
 
 def bounded_text(op: str, value: str, bound: str, n: int) -> str:
@@ -159,7 +174,7 @@ def _int_text(op: str, dtype: str, args: list[str], n: int) -> str:
 
 def wrap_text(text: str, dtype: str, n: int) -> str:
     """An int32 register cut to a narrower integer dtype."""
-    narrow = {"int8": "i8", "uint8": "u8", "int16": "i16"}.get(dtype)
+    narrow = {"int8": "i8", "uint8": "u8", "int16": "i16", "uint16": "u16"}.get(dtype)
     return text if narrow is None else f"ull_wrap_{narrow}<{n}>({text})"
 
 
@@ -203,7 +218,7 @@ def loaded_text(text: str, dtype: str, n: int) -> str:
             return f"ull_from_f16<{n}>({text})"
         case "bool":
             return f"ull_from_bool<{n}>({text})"
-        case "int8" | "uint8" | "int16":
+        case _ if dtype in NARROW_INTEGERS:
             return f"ull_widen<{n}>({text})"
         case _:
             return text

@@ -36,6 +36,7 @@ Array = NDArray[Any]
 STORAGE = {
     "float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "int64": np.int64,
     "int32": np.int32, "int16": np.int16, "int8": np.int8, "uint8": np.uint8, "bool": np.bool_,
+    "uint64": np.uint64, "uint32": np.uint32, "uint16": np.uint16,
 }  # fmt: skip
 _ERF = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -160,8 +161,15 @@ class _Run:
                 return self._load(expr)
             case Cast(arg, dtype):
                 return self._cast(self._node(arg), arg.dtype, dtype)
+            case Apply("bits", (arg,), dtype):
+                return self._bits(self._node(arg), arg.dtype, dtype)
             case Apply(op, args, dtype):
                 return self._round(_apply(op, args[-1].dtype, [self._node(a) for a in args]), dtype)
+
+    def _bits(self, value: Array, source: str, dtype: str) -> Array:
+        stored = to_bfloat16(value) if source == "bfloat16" else value.astype(STORAGE[source])
+        found: Array = stored.view(STORAGE[dtype])
+        return self._round(from_bfloat16(found) if dtype == "bfloat16" else found, dtype)
 
     def _round(self, value: Array, dtype: str) -> Array:
         """Values of a dtype; halves are held as float32 after rounding."""
@@ -247,8 +255,8 @@ def _shift(f: Callable[[Array, Array], Array], left: bool) -> Callable[[Array, A
         bits = max(a.dtype.itemsize, 4) * 8
         far = np.zeros_like(a) if left else np.where(a < 0, -1, 0).astype(a.dtype)
         inside = (b >= 0) & (b < bits)
-        wide = a.astype(np.int64)
-        return np.where(inside, f(wide, np.where(inside, b, 0).astype(np.int64)), far)
+        wide = np.uint64 if a.dtype.kind == "u" else np.int64
+        return np.where(inside, f(a.astype(wide), np.where(inside, b, 0).astype(wide)), far)
 
     return shift
 

@@ -14,12 +14,15 @@ from typing import Literal
 DTYPE_BYTES: dict[str, int] = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
     "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
+    "uint64": 8, "uint32": 4, "uint16": 2,
 }  # fmt: skip
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 
-# Scalar operators: name -> (arity, result dtype rule). "same" = dtype of the last argument; "bool" = bool.
+# Scalar operators: name -> (arity, result dtype rule). "same" = dtype of the last argument; "bool" = bool; "own" = what
+# is declared.
 # Integer `floordiv`/`mod` round toward minus infinity (Python's rule) and are only emitted for index arithmetic and
-# integer tensors; `div` is for floats. `where` takes (condition, if_true, if_false). half types compute in float32.
+# integer tensors; `div` is for floats. `where` takes (condition, if_true, if_false). `bits` gives
+# the bits of a value as another dtype of equal size, none of them bool. half types compute in float32.
 OPS: dict[str, tuple[int, str]] = {
     "add": (2, "same"), "sub": (2, "same"), "mul": (2, "same"), "div": (2, "same"), "floordiv": (2, "same"),
     "mod": (2, "same"), "truncdiv": (2, "same"), "fmod": (2, "same"), "pow": (2, "same"), "max": (2, "same"),
@@ -32,7 +35,7 @@ OPS: dict[str, tuple[int, str]] = {
     "sin": (1, "same"), "cos": (1, "same"), "tan": (1, "same"), "asin": (1, "same"), "acos": (1, "same"),
     "atan": (1, "same"), "sinh": (1, "same"), "cosh": (1, "same"), "tanh": (1, "same"), "sigmoid": (1, "same"),
     "erf": (1, "same"), "floor": (1, "same"), "ceil": (1, "same"), "round": (1, "same"), "trunc": (1, "same"),
-    "where": (3, "same"),
+    "where": (3, "same"), "bits": (1, "own"),
 }  # fmt: skip
 
 ReduceOp = Literal["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"]

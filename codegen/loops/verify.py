@@ -232,6 +232,10 @@ def _dtypes_agree(e: Apply, rule: str) -> Iterator[str]:
         yield f"condition is {e.args[0].dtype}, not bool: {show_expr(e)}"
     if len({a.dtype for a in values}) > 1:
         yield f"arguments differ in dtype ({', '.join(a.dtype for a in values)}): {show_expr(e)}"
+    if rule == "own":
+        if DTYPE_BYTES.get(e.dtype) != DTYPE_BYTES[values[-1].dtype] or "bool" in (e.dtype, values[-1].dtype):
+            yield f"{values[-1].dtype} has no bits of a {e.dtype}: {show_expr(e)}"
+        return
     wanted = "bool" if rule == "bool" else values[-1].dtype
     if e.dtype != wanted:
         yield f"{e.op} gives {wanted}, declared {e.dtype}: {show_expr(e)}"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch.fx import Node
 
-from ullage.codegen.loops.ir import Expr
+from ullage.codegen.loops.ir import DTYPE_BYTES, Apply, Expr
 from ullage.codegen.lower.builder import Builder, Lowering
 from ullage.codegen.lower.formulas import (
     clamp,
@@ -29,6 +29,7 @@ from ullage.codegen.lower.table import (
     result_dtype,
 )
 from ullage.codegen.lower.values import Lazy, cast, compute_dtype
+from ullage.errors import UnsupportedOperator
 
 
 def _lowered_as(name: str, dtype: Callable[[Node], str], convert: str | None = None) -> Lowering:
@@ -220,6 +221,21 @@ def _to_copy(builder: Builder, node: Node) -> Lazy:
 
     def at(index: Index) -> Expr:
         return cast(cast(source.at(index), dtype), compute_dtype(dtype))
+
+    return Lazy(source.shape, dtype, at)
+
+
+@TABLE.register("pointwise", aten.view.dtype)
+def _bits(builder: Builder, node: Node) -> Lazy:
+    """The same bits as another dtype of equal size."""
+    source, dtype = operand(builder, node.args[0]), result_dtype(node)
+    if DTYPE_BYTES[source.dtype] != DTYPE_BYTES[dtype]:
+        raise UnsupportedOperator({f"aten.view.dtype from {source.dtype} to {dtype}": [node.name]})
+    if "bool" in (source.dtype, dtype):
+        return Lazy(source.shape, dtype, lambda index: cast(source.at(index), dtype))
+
+    def at(index: Index) -> Expr:
+        return cast(Apply("bits", (cast(source.at(index), source.dtype),), dtype), compute_dtype(dtype))
 
     return Lazy(source.shape, dtype, at)
 

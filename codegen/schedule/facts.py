@@ -8,7 +8,7 @@ from functools import cached_property
 from torch.fx import Node
 
 from ullage.codegen.lower.index import IndexMath
-from ullage.graph.captured import CapturedModel
+from ullage.graph.captured import ORIGIN, CapturedModel
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class ModelFacts:
 
 
 def origin(node: Node) -> str:
-    """Where in the model a node comes from: the path of its module and its name."""
+    """Where in the model a node comes from: its node in an ONNX graph, or the path of its module and its name."""
+    if ORIGIN in node.meta.get("custom", {}):
+        return str(node.meta["custom"][ORIGIN])
     stack = node.meta.get("nn_module_stack")
     path = list(stack.values())[-1][0] if stack else ""
     return f"{path}.{node.name}" if path else node.name

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from ullage.codegen.loops.ir import FLOATS
 
 HALVES = frozenset({"float16", "bfloat16"})
-_NARROW = frozenset({"int16", "int8", "uint8"})
+_NARROW = frozenset({"int16", "int8", "uint8", "uint16"})
 _NEVER_ROUNDS = frozenset({"max", "min", "neg", "abs", "where", "sign", "floor", "ceil", "round", "trunc"})
 POINTER_TYPES: Mapping[str, str] = {
     "float64": "fp64", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int64": "i64", "int32": "i32",
     "int16": "i16", "int8": "i8", "uint8": "u8", "bool": "i1",
+    "uint64": "u64", "uint32": "u32", "uint16": "u16",
 }  # fmt: skip
 
 
@@ -72,7 +73,7 @@ _INFIX = {
 _BITS = {"and": "&", "or": "|", "xor": "^"}
 _SHARED = {
     "where": "tl.where({0}, {1}, {2})", "max": "ull_max({0}, {1})", "min": "ull_min({0}, {1})",
-    "sign": "ull_sign({0})",
+    "sign": "ull_sign({0})", "bits": "{0}",
     **{name: f"({{0}} {symbol} {{1}})" for name, symbol in _INFIX.items()},
 }  # fmt: skip
 _LIBDEVICE = {
@@ -113,9 +114,12 @@ def template(op: str, dtype: str) -> str | None:
 
 def apply(op: str, argument_dtype: str, dtype: str, args: list[str]) -> str:
     """An operator applied to held values; results of halves are rounded, narrow integers wrap."""
+    if op == "bits":
+        stored = halved(args[0], argument_dtype) if argument_dtype in HALVES else args[0]
+        return loaded(f"({stored}).to({type_text(dtype)}, bitcast=True)", dtype)
     text = template(op, argument_dtype)
     assert text is not None, f"{op} on {argument_dtype}"
-    bits = 64 if argument_dtype == "int64" else 32
+    bits = 64 if argument_dtype in ("int64", "uint64") else 32
     if argument_dtype in _NARROW:
         args = [f"{a}.to(tl.int32)" for a in args] if op != "where" else args
     result = text.format(*args, bits=bits)

@@ -9,6 +9,7 @@ from ullage.codegen.triton.printer import Printer
 _RANGES = {
     "int64": (-(2**63), 2**63 - 1), "int32": (-(2**31), 2**31 - 1), "int16": (-(2**15), 2**15 - 1),
     "int8": (-128, 127), "uint8": (0, 255), "bool": (0, 1),
+    "uint64": (0, 2**64 - 1), "uint32": (0, 2**32 - 1), "uint16": (0, 2**16 - 1),
 }  # fmt: skip
 _POSITIONAL = frozenset({"argmax", "argmin"})
 _LAST = str(2**63 - 1)

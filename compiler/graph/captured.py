@@ -12,6 +12,8 @@ from torch.utils import _pytree as pytree
 from ullage.graph.constants import ConstantRef
 
 Dimension = int | torch.SymInt
+ORIGIN = "ullage.origin"
+"""Key of `meta["custom"]` for where in another format's graph a node comes from, as messages name it."""
 
 
 @dataclass(frozen=True, slots=True)

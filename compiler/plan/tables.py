@@ -26,7 +26,7 @@ CONSTANT_BYTES = 64
 CHECKSUM_BYTES = 4
 _ITEM_BYTES = {
     "bool": 1, "uint8": 1, "int8": 1, "int16": 2, "float16": 2, "bfloat16": 2, "int32": 4, "float32": 4,
-    "int64": 8, "float64": 8,
+    "int64": 8, "float64": 8, "uint16": 2, "uint32": 4, "uint64": 8,
 }  # fmt: skip
 
 

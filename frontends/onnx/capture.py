@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from torch.fx.traceback import preserve_node_meta
 
 from ullage.errors import InputError
 from ullage.frontends.convert import Names
@@ -45,9 +46,10 @@ def capture_onnx(
         {own: ranges.get(name) for own, name in zip(module.parameter_names, names, strict=True)} if ranges else None
     )
     public = Names(leaf_names(names, inputs), module.output_names)
-    return with_fixed_inputs(
-        module, given, lambda: capture(module, inputs, None, shapes, sources=module.sources, names=public)
-    )
+    with preserve_node_meta():
+        return with_fixed_inputs(
+            module, given, lambda: capture(module, inputs, None, shapes, sources=module.sources, names=public)
+        )
 
 
 def _known_name(name: str, names: list[str]) -> bool:

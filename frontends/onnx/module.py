@@ -12,6 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.traceback import annotate
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -22,6 +23,7 @@ from ullage.frontends.onnx.read import external_source, torch_dtype
 from ullage.frontends.onnx.table import STANDARD, Call, Operator, Result, find
 from ullage.frontends.onnx.values import KNOWN_ELEMENTS, Known, NotAhead, Value, tensor_of, within_limit
 from ullage.frontends.unmaterialised import fake_state
+from ullage.graph.captured import ORIGIN
 from ullage.graph.sources import FileSlice
 
 _RANDOM = frozenset({
@@ -164,7 +166,8 @@ def _domain(name: str) -> str:
 def _called(operator: Operator, call: Call) -> Sequence[Any]:
     """The results of a call, of which every attribute and input has been looked at."""
     try:
-        results = _results(operator, call)
+        with annotate({ORIGIN: call.place()}):
+            results = _results(operator, call)
         call.check(operator.ignores)
     except UllageError:
         raise

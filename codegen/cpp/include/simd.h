@@ -1,6 +1,7 @@
 /* Vectors of N lanes over the compiler's vector extensions; N = 1 means plain scalars, so one text serves both.
  *
- * Register types: ull_f32<N>, ull_f64<N>, ull_i32<N> (also int8, uint8, int16), ull_i64<N>, and ull_m<N> for bool
+ * Register types: ull_f32<N>, ull_f64<N>, ull_i32<N> (also int8, uint8, int16, uint16), ull_u32<N>, ull_i64v<N>,
+ * ull_u64v<N>, and ull_m<N> for bool
  * (a lane is 0 or -1; a scalar is a C++ bool). float16 and bfloat16 are `unsigned short` in memory, float in registers.
  */
 #ifndef ULLAGE_SIMD_H
@@ -9,6 +10,7 @@
 #define ULL_INLINE inline __attribute__((always_inline))
 #define ULL_FN static ULL_INLINE
 typedef long ull_i64;
+typedef unsigned long ull_u64;
 typedef unsigned short ull_u16;
 typedef unsigned char ull_u8;
 typedef signed char ull_i8;
@@ -32,6 +34,7 @@ template <int N> using ull_f64 = ull_v<double, N>;
 template <int N> using ull_i32 = ull_v<int, N>;
 template <int N> using ull_u32 = ull_v<unsigned, N>;
 template <int N> using ull_i64v = ull_v<ull_i64, N>;
+template <int N> using ull_u64v = ull_v<ull_u64, N>;
 template <int N> using ull_m = typename ull_mask_type<N>::type;
 
 /* ---- building ---------------------------------------------------------------------------------------------- */
@@ -244,6 +247,15 @@ template <class T, int N, class At> ULL_FN void ull_scatter_all(T *p, ull_v<T, N
     for (int l = 0; l < N; ++l) p[at(l)] = t[l];
 }
 
+template <class To, int N, class V, class F> ULL_FN ull_v<To, N> ull_each_as(V a, F f) {
+    if constexpr (N == 1) return f(a);
+    else {
+        ull_v<To, N> r;
+        for (int l = 0; l < N; ++l) r[l] = f(a[l]);
+        return r;
+    }
+}
+
 /* ---- conversions ------------------------------------------------------------------------------------------- */
 template <class V> ULL_FN auto ull_low_bytes(V x) {
     char r __attribute__((vector_size(16))) = {};
@@ -303,11 +315,27 @@ template <int N> ULL_FN ull_i64v<N> ull_to_i64(ull_f32<N> x) { return ull_conver
 template <int N> ULL_FN ull_i64v<N> ull_to_i64(ull_f64<N> x) { return ull_convert<ull_i64, N>(x); }
 template <int N> ULL_FN ull_i64v<N> ull_to_i64(ull_i32<N> x) { return ull_convert<ull_i64, N>(x); }
 template <int N> ULL_FN ull_i64v<N> ull_to_i64(ull_i64v<N> x) { return x; }
+template <int N> ULL_FN ull_f32<N> ull_to_f32(ull_u32<N> x) { return ull_convert<float, N>(x); }
+template <int N> ULL_FN ull_f32<N> ull_to_f32(ull_u64v<N> x) { return ull_convert<float, N>(x); }
+template <int N> ULL_FN ull_f64<N> ull_to_f64(ull_u32<N> x) { return ull_convert<double, N>(x); }
+template <int N> ULL_FN ull_f64<N> ull_to_f64(ull_u64v<N> x) { return ull_convert<double, N>(x); }
+template <int N> ULL_FN ull_i32<N> ull_to_i32(ull_u32<N> x) { return ull_convert<int, N>(x); }
+template <int N> ULL_FN ull_i32<N> ull_to_i32(ull_u64v<N> x) { return ull_convert<int, N>(x); }
+template <int N> ULL_FN ull_i64v<N> ull_to_i64(ull_u32<N> x) { return ull_convert<ull_i64, N>(x); }
+template <int N> ULL_FN ull_i64v<N> ull_to_i64(ull_u64v<N> x) { return ull_convert<ull_i64, N>(x); }
+/* Floats go through integers with a sign, so that what is less than zero wraps around. */
+template <int N, class V> ULL_FN ull_u32<N> ull_to_u32(V x) { return ull_convert<unsigned, N>(ull_to_i64<N>(x)); }
+template <int N, class V> ULL_FN ull_u64v<N> ull_to_u64(V x) {
+    if constexpr (__is_same(V, ull_f32<N>) || __is_same(V, ull_f64<N>))
+        return ull_each_as<ull_u64, N>(x, [](auto a) { return a >= 0x1p63 ? (ull_u64)a : (ull_u64)(ull_i64)a; });
+    else return ull_convert<ull_u64, N>(ull_to_i64<N>(x));
+}
 /* 0 or 1 from a mask; a mask of vectors has the type of ull_i32, so it needs a name of its own. */
 template <int N> ULL_FN ull_i32<N> ull_mask_to_i32(ull_m<N> m) { return m & 1; }
 
 template <int N> ULL_FN ull_i32<N> ull_wrap_i8(ull_i32<N> x) { return (x << 24) >> 24; }
 template <int N> ULL_FN ull_i32<N> ull_wrap_u8(ull_i32<N> x) { return x & 255; }
+template <int N> ULL_FN ull_i32<N> ull_wrap_u16(ull_i32<N> x) { return x & 65535; }
 template <int N> ULL_FN ull_i32<N> ull_wrap_i16(ull_i32<N> x) { return (x << 16) >> 16; }
 
 template <int N> ULL_FN ull_f32<N> ull_from_bf16(ull_v<ull_u16, N> x) {
@@ -471,8 +499,11 @@ template <int N, class V, class F> ULL_FN V ull_each(V a, V b, F f) {
     }
 }
 /* Integer division that never traps: x / 0 is 0. */
-template <class T> ULL_FN T ull_truncdiv_1(T a, T b) { return b == 0 ? T(0) : b == -1 ? T(0) - a : a / b; }
-template <class T> ULL_FN T ull_fmod_1(T a, T b) { return (b == 0 || b == -1) ? T(0) : a % b; }
+template <class T> ULL_FN bool ull_is_minus_one(T x) { return T(-1) < T(0) && x == T(-1); }
+template <class T> ULL_FN T ull_truncdiv_1(T a, T b) {
+    return b == 0 ? T(0) : ull_is_minus_one(b) ? T(0) - a : a / b;
+}
+template <class T> ULL_FN T ull_fmod_1(T a, T b) { return (b == 0 || ull_is_minus_one(b)) ? T(0) : a % b; }
 template <class T> ULL_FN T ull_floordiv_1(T a, T b) {
     const T q = ull_truncdiv_1(a, b);
     return b != 0 && ull_fmod_1(a, b) != 0 && ((a < 0) != (b < 0)) ? q - 1 : q;

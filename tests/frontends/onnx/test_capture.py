@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import ullage
+from ullage.codegen.lower.table import TABLE
 from ullage.errors import CaptureError, InputError, UllageError, UnsupportedOperator
 from ullage.frontends.load import load_model
 from ullage.graph.sources import FileSlice
@@ -266,3 +267,11 @@ def test_sizes_need_examples_of_the_inputs_that_they_follow_from() -> None:
         node = helper.make_node("Cast", ["x"], ["i"], to=TensorProto.INT64)
         model = model_of([node, helper.make_node("Expand", ["x", "i"], ["y"])], {"x": [100]}, ["y"], {})
         load_model(model, (torch.ones(100),))
+
+
+def test_operators_without_a_lowering_are_named_by_their_onnx_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for table in (TABLE.lowerings, TABLE.kinds):
+        monkeypatch.delitem(table, torch.ops.aten.erf.default)
+    model = model_of([helper.make_node("Erf", ["x"], ["y"], name="third")], {"x": [2, 3]}, ["y"], {})
+    with pytest.raises(UnsupportedOperator, match=r"aten.erf.default \(from ai.onnx::Erf \(node 'third'\)\)"):
+        ullage.compile(model, example_inputs=(torch.ones(2, 3),))
