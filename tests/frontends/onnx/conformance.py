@@ -1,7 +1,7 @@
 """The standard's backend tests, compiled and run, beside ONNX Runtime on the same cases.
 
-`python -m tests.frontends.onnx.conformance [--only TEXT] [--known FILE] [--page FILE]` prints how many cases pass, and
-the others by reason. Cases run in a process of their own with a time limit each; one that dies is a failure.
+`python -m tests.frontends.onnx.conformance [--only TEXT] [--known FILE] [--page FILE] [--jobs N]` prints how many cases
+pass, and the others by reason. Cases run in other processes with a time limit each; one that dies is a failure.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import Empty, Queue
+from threading import Thread
 from typing import Any
 
 import numpy as np
+import onnx
 
 from tests.frontends.onnx.standard import Case, array_of, cases, check, value_of
 
@@ -84,6 +87,7 @@ def _work(pipe: Connection, kind: str) -> None:
     known = {case.name: case for case in cases()}
     run = compiled if kind == "ours" else by_onnxruntime
     np.seterr(all="ignore")
+    pipe.send("ready")
     while (name := pipe.recv()) is not None:
         pipe.send(reason(run, known[name]))
 
@@ -101,6 +105,7 @@ class Worker:
         self.process = context.Process(target=_work, args=(other, self.kind), daemon=True)
         self.process.start()
         other.close()
+        self.pipe.recv()
 
     def outcome(self, name: str) -> str:
         """Why a case fails."""
@@ -121,13 +126,67 @@ class Worker:
         self.process.join()
 
 
-def outcomes(names: Sequence[str], known: dict[str, Outcome]) -> Iterator[Outcome]:
-    """What becomes of each case; those that are known already are not run again."""
-    ours, other = Worker("ours"), Worker("onnxruntime")
+def outcomes(names: Sequence[str], jobs: int) -> Iterator[Outcome]:
+    """What becomes of each case, as they are done."""
+    waiting: Queue[str] = Queue()
+    done: Queue[Outcome] = Queue()
     for name in names:
-        yield known[name] if name in known else Outcome(name, ours.outcome(name), other.outcome(name))
+        waiting.put(name)
+    threads = [Thread(target=_drain, args=(waiting, done), daemon=True) for _ in range(jobs)]
+    for thread in threads:
+        thread.start()
+    for _ in names:
+        yield done.get()
+
+
+def _drain(waiting: Queue[str], done: Queue[Outcome]) -> None:
+    ours, other = Worker("ours"), Worker("onnxruntime")
+    while True:
+        try:
+            name = waiting.get_nowait()
+        except Empty:
+            break
+        done.put(Outcome(name, ours.outcome(name), other.outcome(name)))
     ours.stop()
     other.stop()
+
+
+def page(found: Sequence[Outcome]) -> str:
+    """The page of the manual: figures, and each failure with its reason and what ONNX Runtime makes of it."""
+    failed = sorted((o for o in found if o.ours), key=lambda o: (o.ours, o.name))
+    lines = [
+        "# The ONNX standard's backend tests",
+        "",
+        f"Written by `make conformance` with onnx {onnx.__version__} and onnxruntime {_runtime_version()}: the cases",
+        "of the default domain without training and strings, each compiled for its inputs, run, and compared within",
+        "its own tolerances. ONNX Runtime ran the same cases in the same run.",
+        "",
+        "| | pass | of | share |",
+        "| --- | --- | --- | --- |",
+        *(f"| {name} | {count} | {len(found)} | {count / len(found):.1%} |" for name, count in _figures(found)),
+        "",
+        "## Cases that fail",
+        "",
+        "| case | why | ONNX Runtime |",
+        "| --- | --- | --- |",
+        *(f"| {o.name} | {_cell(o.ours)} | {'fails' if o.onnxruntime else 'passes'} |" for o in failed),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _runtime_version() -> str:
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
+def _figures(found: Sequence[Outcome]) -> list[tuple[str, int]]:
+    kinds = (("Ullage", "ours"), ("ONNX Runtime", "onnxruntime"))
+    return [(name, sum(not getattr(o, kind) for o in found)) for name, kind in kinds]
 
 
 def main() -> int:
@@ -135,19 +194,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="cases with this text in their name")
     parser.add_argument("--known", type=Path, help="outcomes of earlier runs (JSON lines), to which new ones are added")
+    parser.add_argument("--page", type=Path, help="write the page of the manual")
+    parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
     options = parser.parse_args()
     names = [case.name for case in cases() if options.only in case.name]
-    found = list(_recorded(outcomes(names, _read(options.known)), options.known))
+    known = _read(options.known)
+    found = [known[name] for name in names if name in known]
+    for outcome in outcomes([name for name in names if name not in known], options.jobs):
+        found.append(outcome)
+        _record(outcome, options.known)
+    _print(found)
+    if options.page is not None:
+        options.page.write_text(page(found))
+    return 0
+
+
+def _print(found: Sequence[Outcome]) -> None:
     failures: dict[str, list[str]] = defaultdict(list)
     for outcome in found:
         if outcome.ours:
             failures[outcome.ours].append(outcome.name)
-    passed, other = (sum(not getattr(o, kind) for o in found) for kind in ("ours", "onnxruntime"))
     for why, those in sorted(failures.items(), key=lambda item: -len(item[1])):
         print(f"{len(those):4} {why}  {' '.join(those[:4])}")
-    for system, count in (("ullage", passed), ("onnxruntime", other)):
-        print(f"{system}: {count} of {len(found)} ({count / len(found):.1%})")
-    return 0
+    for name, count in _figures(found):
+        print(f"{name}: {count} of {len(found)} ({count / len(found):.1%})")
 
 
 def _read(path: Path | None) -> dict[str, Outcome]:
@@ -156,13 +226,10 @@ def _read(path: Path | None) -> dict[str, Outcome]:
     return {(found := Outcome(**json.loads(line))).name: found for line in path.read_text().splitlines()}
 
 
-def _recorded(found: Iterator[Outcome], path: Path | None) -> Iterator[Outcome]:
-    known = _read(path)
-    for outcome in found:
-        if path is not None and outcome.name not in known:
-            with path.open("a") as file:
-                file.write(json.dumps(asdict(outcome)) + "\n")
-        yield outcome
+def _record(outcome: Outcome, path: Path | None) -> None:
+    if path is not None:
+        with path.open("a") as file:
+            file.write(json.dumps(asdict(outcome)) + "\n")
 
 
 if __name__ == "__main__":
