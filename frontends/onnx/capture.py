@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import onnx_ir as ir
 import torch
 from torch.fx.traceback import preserve_node_meta
 
-from ullage.errors import InputError
+from ullage.errors import CaptureError, InputError, UllageError
 from ullage.frontends.convert import Names
 from ullage.frontends.export import capture
 from ullage.frontends.hf_inputs import InputSpecs, example_inputs
@@ -33,6 +34,17 @@ def capture_onnx(
     Inputs of open shape need a size: by example inputs, by specs, or by the upper bound of a dynamic dimension. Inputs
     whose values sizes follow from are fixed at the example's. Raises InputError or CaptureError.
     """
+    with _in_one_line():
+        return _captured(source, args, kwargs, specs, dynamic_shapes)
+
+
+def _captured(
+    source: Path | Any,
+    args: tuple[Any, ...] | None,
+    kwargs: Mapping[str, Any] | None,
+    specs: InputSpecs | None,
+    dynamic_shapes: Any,
+) -> CapturedModel:
     module = OnnxModule(read_model(source) if isinstance(source, Path) else from_proto(source))
     names = [str(value.name) for value in module.inputs]
     given = _given(names, args, kwargs)
@@ -50,6 +62,16 @@ def capture_onnx(
         return with_fixed_inputs(
             module, given, lambda: capture(module, inputs, None, shapes, sources=module.sources, names=public)
         )
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Errors inside say what they say in one line, whatever names a file holds."""
+    try:
+        yield
+    except UllageError as error:
+        error.args = (" ".join(str(error).split()),)
+        raise
 
 
 def _known_name(name: str, names: list[str]) -> bool:
@@ -75,7 +97,7 @@ def _by_name(names: list[str], shapes: Any) -> dict[str, Any]:
 
 
 def _example(value: ir.Value, ranges: Any) -> torch.Tensor:
-    """Ones of an input's type; a dynamic dimension has its upper bound."""
+    """A tensor of an input's type, of any values; a dynamic dimension has its upper bound."""
     if not isinstance(value.type, ir.TensorType):
         raise InputError(
             f"input {value.name!r} is no tensor; give an example: a list for a sequence, None or a tensor."
@@ -87,7 +109,10 @@ def _example(value: ir.Value, ranges: Any) -> torch.Tensor:
             f"input {value.name!r} has no shape in the model; give one: --input {value.name}=dtype[sizes]."
         )
     sizes = [_size(value, axis, dim, ranges) for axis, dim in enumerate(value.shape)]
-    return torch.ones(sizes, dtype=dtype)
+    try:
+        return torch.empty(sizes, dtype=dtype)  # no memory is touched: only its type and shape matter
+    except RuntimeError as error:
+        raise InputError(f"input {value.name!r} of shape {sizes} is too large for this machine.") from error
 
 
 def _size(value: ir.Value, axis: int, dim: Any, ranges: Any) -> int:
@@ -95,6 +120,8 @@ def _size(value: ir.Value, axis: int, dim: Any, ranges: Any) -> int:
     most = getattr(asked, "max", None)
     if most is not None:
         return int(most)
+    if isinstance(dim, int) and dim < 0:
+        raise CaptureError(f"input {value.name!r} has a dimension of {dim} in the model.")
     if isinstance(dim, int):
         return dim
     named = getattr(dim, "value", None)
