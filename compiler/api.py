@@ -36,13 +36,15 @@ def compile(
     progress: Progress | bool | None = None,
     threads: int | None = None,
     tune: float | None = None,
+    recompile_limit: int = 8,
 ) -> Any:
     """Compile a module, a function or a model file inside a byte budget; without a model, return a decorator.
 
     With example inputs (or a file that knows its inputs) the work is done now; without, a module, function or module
     class is captured at its first call. With `tune`, tilings are measured on this machine for at most so many seconds,
-    and those that are kept from earlier times are used. Raises BudgetTooSmall, UnsupportedOperator, CaptureError or
-    InputError.
+    and those that are kept from earlier times are used. What is compiled at its calls has at most `recompile_limit`
+    classes of shapes and constants, all within the one budget. Raises BudgetTooSmall, UnsupportedOperator, CaptureError
+    or InputError.
     """
     options = CompileOptions(
         budget,
@@ -56,6 +58,7 @@ def compile(
         progress,
         threads,
         tune,
+        recompile_limit,
     )
     if model is None:
         return lambda decorated: _compile(decorated, example_inputs, example_kwargs, options)
@@ -67,7 +70,7 @@ def _compile(
 ) -> Any:
     import torch
 
-    from ullage.compiled import LazyCompiled, compile_now, compiled_class
+    from ullage.lazy import LazyCompiled, compile_now, compiled_class
 
     if inspect.isclass(model):
         if not issubclass(model, torch.nn.Module):
@@ -81,10 +84,10 @@ def _compile(
 def compile_captured(captured: CapturedModel, **options: Any) -> Compiled:
     """Compile an already captured graph, with the options of `compile`; takes positional inputs as captured."""
     from ullage.calling import Convention
-    from ullage.compiled import Compiled
+    from ullage.compiled import Alone, Compiled
     from ullage.flow import build
 
-    return Compiled(build(captured, CompileOptions(**options)), Convention.of(captured, None))
+    return Compiled(Alone(build(captured, CompileOptions(**options))), Convention.of(captured, None))
 
 
 def _as_tuple(inputs: Any) -> tuple[Any, ...]:

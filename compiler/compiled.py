@@ -1,20 +1,18 @@
-"""Compiled models: what `ullage.compile` returns, for one set of shapes or for whatever shapes come."""
+"""Compiled models: what `ullage.compile` returns for one set of shapes, alone in its budget or a piece of a group."""
 
 from __future__ import annotations
 
-import functools
 import shutil
-from collections.abc import Callable, Hashable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch.utils import _pytree as pytree
 
 from ullage.calling import Convention
 from ullage.errors import InputError
-from ullage.flow import Built, Source, build, capture
-from ullage.options import CompileOptions
+from ullage.facts import Facts
+from ullage.flow import Built
 from ullage.plan.plan import Plan
 from ullage.plan.view import PlanView
 from ullage.report import explain, html_page
@@ -22,21 +20,76 @@ from ullage.report import explain, html_page
 if TYPE_CHECKING:
     from ullage.runtime.runner import Runner
 
-ShapeClass = tuple[Hashable, ...]
+
+class Home(Protocol):
+    """Where a compiled model runs."""
+
+    built: Built
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that it runs by."""
+
+    def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Run once with named inputs."""
+
+    def stats(self) -> dict[str, Any]:
+        """The last run."""
+
+    def explain(self) -> str:
+        """What is to be said beside the model itself; may be empty."""
+
+    def close(self) -> None:
+        """Give the memory back until the next run."""
+
+
+class Alone:
+    """A model that has its budget for itself; everything that it holds is allocated when this is made."""
+
+    def __init__(self, built: Built) -> None:
+        self.built = built
+        self._runner: Runner | None = built.open()
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that it was built with."""
+        return self.built.plan
+
+    def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Run once with named inputs."""
+        return self._opened().run(inputs)
+
+    def stats(self) -> dict[str, Any]:
+        """The last run."""
+        return dict(self._opened().stats())
+
+    def explain(self) -> str:
+        """Nothing."""
+        return ""
+
+    def close(self) -> None:
+        """Give the memory back; the next run takes it again."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+    def _opened(self) -> Runner:
+        if self._runner is None:
+            self._runner = self.built.open()
+        return self._runner
 
 
 class Compiled:
-    """A model inside its budget: call it like the original. Everything it holds is allocated when it is made."""
+    """A model inside its budget: call it like the original."""
 
-    def __init__(self, built: Built, convention: Convention) -> None:
-        self._built = built
+    def __init__(self, home: Home, convention: Convention) -> None:
+        self._home = home
         self._convention = convention
-        self._runner: Runner | None = built.open()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model; raises InputError for other shapes, dtypes or structures than it was compiled for."""
         inputs = self._convention.bind(args, kwargs)
-        outputs = self._opened().run(inputs)
+        outputs = self._home.run(inputs)
         tensors = [as_torch(v, d) for v, d in zip(outputs.values(), self._convention.output_dtypes, strict=True)]
         return self._convention.restore(tensors)
 
@@ -46,127 +99,40 @@ class Compiled:
             inputs = self._convention.bind(args, kwargs)
         except InputError:
             return False
-        return fits(self._built.plan, inputs)
-
-    def _opened(self) -> Runner:
-        if self._runner is None:
-            self._runner = self._built.open()
-        return self._runner
+        return fits(self._home.built.plan, inputs)
 
     @property
     def plan(self) -> PlanView:
         """Where every byte is, and what is predicted."""
-        return PlanView(self._built.plan)
+        return PlanView(self._home.plan)
 
     def explain(self) -> str:
         """What was done to the model and why, as text."""
-        return explain(self._built.facts)
+        return "\n".join(text for text in (self._home.explain(), explain(self._facts())) if text)
 
     def report(self, path: str | Path) -> None:
         """Write one self-contained HTML page: memory over time, rewrites, kernels, predictions."""
-        Path(path).write_text(html_page(self._built.facts), encoding="utf-8")
+        Path(path).write_text(html_page(self._facts()), encoding="utf-8")
 
     def save(self, path: str | Path) -> None:
         """Write the artifact; `ullage.load(path)` runs it without torch."""
         partial = Path(f"{path}.partial")
         try:
-            shutil.copyfile(self._built.path, partial)
+            shutil.copyfile(self._home.built.path, partial)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
 
     def stats(self) -> dict[str, Any]:
         """The last run: wall time, bytes read per tier, stalls, high-water mark of every arena."""
-        return dict(self._opened().stats())
+        return self._home.stats()
 
     def close(self) -> None:
         """Give the memory back; the next call takes it again."""
-        if self._runner is not None:
-            self._runner.close()
-            self._runner = None
+        self._home.close()
 
-
-class LazyCompiled:
-    """Captures at the first call and at each new shape class; one class is in memory at a time, within one budget."""
-
-    def __init__(self, model: Callable[..., Any], options: CompileOptions) -> None:
-        self._model = model
-        self._options = options
-        self._made: dict[ShapeClass, Compiled] = {}
-        self._current: Compiled | None = None
-        if not isinstance(model, torch.nn.Module):
-            functools.update_wrapper(self, model)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the model, compiling it first if these shapes, dtypes and constants are new."""
-        compiled = self._for(args, kwargs)
-        if compiled is not self._current:
-            if self._current is not None:
-                self._current.close()
-            self._current = compiled
-        return compiled(*args, **kwargs)
-
-    def _for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled:
-        key = shape_class(args, kwargs)
-        if key not in self._made:
-            if self._current is not None:
-                self._current.close()
-            self._made[key] = self._reuse(args, kwargs) or compile_now(self._model, args, kwargs, self._options)
-        return self._made[key]
-
-    def _reuse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled | None:
-        """With dynamic shapes, the class that was compiled first serves all that fit its bounds."""
-        if self._options.dynamic_shapes is None:
-            return None
-        return next((made for made in self._made.values() if made.accepts(args, kwargs)), None)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if self._current is None:
-            raise AttributeError(f"{name}: nothing is compiled yet; call the model once, or give example_inputs.")
-        return getattr(self._current, name)
-
-
-def shape_class(args: tuple[Any, ...], kwargs: dict[str, Any]) -> ShapeClass:
-    """What a capture depends on: the structure, the dtypes and shapes of tensors, and every other value."""
-    leaves, spec = pytree.tree_flatten((args, kwargs))
-    return (str(spec), *(_leaf_class(leaf) for leaf in leaves))
-
-
-def _leaf_class(leaf: object) -> Hashable:
-    if isinstance(leaf, torch.Tensor):
-        return ("tensor", str(leaf.dtype), tuple(leaf.shape))
-    if not isinstance(leaf, Hashable):
-        raise InputError(f"an argument of type {type(leaf).__name__} is neither a tensor nor a plain value.")
-    return (type(leaf).__name__, leaf)
-
-
-def compile_now(
-    model: object, args: tuple[Any, ...] | None, kwargs: dict[str, Any] | None, options: CompileOptions
-) -> Compiled:
-    """Capture, plan, write to a scratch folder and load."""
-    captured = capture(model, args, kwargs, options)
-    convention = Convention.of(captured, model)
-    return Compiled(build(captured, options, Source(convention, args, kwargs)), convention)
-
-
-def compiled_class(cls: type[torch.nn.Module], options: CompileOptions) -> type[torch.nn.Module]:
-    """A subclass whose instances compile themselves at their first call."""
-
-    def call(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        state = self.__dict__
-        if state.get("_ullage_busy"):
-            return cls.__call__(self, *args, **kwargs)
-        lazy = state.setdefault("_ullage", LazyCompiled(self, options))
-        state["_ullage_busy"] = True
-        try:
-            return lazy(*args, **kwargs)
-        finally:
-            state["_ullage_busy"] = False
-
-    body = {"__call__": call, "__module__": cls.__module__, "__doc__": cls.__doc__, "__qualname__": cls.__qualname__}
-    return type(cls.__name__, (cls,), body)
+    def _facts(self) -> Facts:
+        return replace(self._home.built.facts, plan=self._home.plan)
 
 
 def fits(plan: Plan, inputs: dict[str, torch.Tensor]) -> bool:

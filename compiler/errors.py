@@ -10,9 +10,18 @@ class UllageError(Exception):
 
 
 class BudgetTooSmall(UllageError):
-    """The budget cannot be met; `.requested` and `.minimum` are bytes by tier, `.remedies` are hints in words."""
+    """The budget cannot be met; `.requested` and `.minimum` are bytes by tier, `.remedies` are hints in words.
 
-    def __init__(self, requested: Mapping[str, int], minimum: Mapping[str, int], remedies: Sequence[str] = ()) -> None:
+    `whose` says what asks for the memory where several pieces share a budget.
+    """
+
+    def __init__(
+        self,
+        requested: Mapping[str, int],
+        minimum: Mapping[str, int],
+        remedies: Sequence[str] = (),
+        whose: str = "",
+    ) -> None:
         self.requested = dict(requested)
         self.minimum = dict(minimum)
         self.remedies = tuple(remedies)
@@ -22,7 +31,8 @@ class BudgetTooSmall(UllageError):
             if self.requested.get(tier, need) < need
         ]
         hint = f" Remedies: {'; '.join(self.remedies)}." if self.remedies else ""
-        super().__init__(f"budget cannot be met: {'; '.join(parts)}.{hint}")
+        start = f"the budget of {whose}" if whose else "budget"
+        super().__init__(f"{start} cannot be met: {'; '.join(parts)}.{hint}")
 
 
 class UnsupportedOperator(UllageError):

@@ -66,12 +66,19 @@ class Built:
 
 
 def capture(
-    model: Any, args: tuple[Any, ...] | None, kwargs: dict[str, Any] | None, options: CompileOptions
+    model: Any,
+    args: tuple[Any, ...] | None,
+    kwargs: dict[str, Any] | None,
+    options: CompileOptions,
+    dynamic_shapes: object = None,
 ) -> CapturedModel:
-    """The model as a graph; `args` may be None for files that know their own inputs."""
+    """The model as a graph; `args` may be None for files that know their own inputs.
+
+    `dynamic_shapes` stand in for those of the options where these name none.
+    """
     from ullage.frontends.load import load_model
 
-    return load_model(model, args, kwargs, options.input_specs, options.dynamic_shapes)
+    return load_model(model, args, kwargs, options.input_specs, options.dynamic_shapes or dynamic_shapes)
 
 
 def prepare(captured: CapturedModel, options: CompileOptions, source: Source | None = None) -> Prepared:

@@ -41,6 +41,7 @@ class CompileOptions:
     progress: Progress | bool | None = None
     threads: int | None = None
     tune: float | None = None
+    recompile_limit: int = 8
 
     def __post_init__(self) -> None:
         self._keep_calibration()
@@ -50,10 +51,16 @@ class CompileOptions:
             raise ToolchainError(f"target {self.target!r} cannot be compiled for yet; use target='cpu'.")
         self._check_budget()
         self._check_tune()
+        self._check_recompile_limit()
 
     def _check_budget(self) -> None:
         if self.limits is not None and self.limits.device is not None:
             raise InputError(f"target {self.target!r} has no device memory to limit; give ram= or a number of bytes.")
+
+    def _check_recompile_limit(self) -> None:
+        limit = self.recompile_limit
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise InputError(f"recompile_limit must be a number of shape classes from 1 on, found {limit!r}.")
 
     def _keep_calibration(self) -> None:
         """Iterators are read once, for every shape that is compiled later."""

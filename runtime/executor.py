@@ -15,6 +15,7 @@ from ullage.runtime.checks import check_plan
 from ullage.runtime.failures import run_error, start_error
 from ullage.runtime.library import Library
 from ullage.runtime.memory import Region, present_bytes, refuse_beyond_machine
+from ullage.runtime.placement import Placement, in_one_arena
 from ullage.runtime.tables import Bindings, Tables
 from ullage.target import available_threads, check_threads
 
@@ -22,11 +23,15 @@ from ullage.target import available_threads, check_threads
 class Executor:
     """Holds arena, tables, stacks and code of a plan, and runs it on `threads`. Not for use by two threads at once.
 
+    With a `placement` the arena belongs to someone else, who lets no other plan run in it before this one rests.
+
     Raises ArtifactError for a plan that does not fit the artifact, UllageError when the system gives no memory or
     threads. `close` joins the threads and unmaps everything; a forked child must not use the parent's executor.
     """
 
-    def __init__(self, artifact: Artifact, plan_index: int, plan: Plan, threads: int) -> None:
+    def __init__(
+        self, artifact: Artifact, plan_index: int, plan: Plan, threads: int, placement: Placement | None = None
+    ) -> None:
         self._artifact = artifact
         self._plan_index = plan_index
         self._process = os.getpid()
@@ -36,33 +41,48 @@ class Executor:
         self._started = False
         self._direct_file = open_direct(artifact.file)
         try:
-            self._open(plan, threads)
+            self._open(plan, threads, placement)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, plan: Plan, threads: int) -> None:
+    def _open(self, plan: Plan, threads: int, placement: Placement | None) -> None:
         kernels = self._library.kernels()
         check_plan(plan, len(kernels), self._artifact.weights.length)
         refuse_beyond_machine(plan.peak_bytes, "the plan")
         checksums = self._artifact.checksums()
         check_checksums(plan, checksums)
-        self._arena = Region(plan.arena_bytes, "the arena")
+        if placement is None:
+            self._arena = Region(plan.arena_bytes, "the arena")
+            placement = in_one_arena(plan, self._arena.address)
         files = (self._direct_file, self._artifact.file)
-        bindings = Bindings(self._arena.address, kernels, *files, self._artifact.weights.offset, checksums, threads)
+        bindings = Bindings(placement, kernels, *files, self._artifact.weights.offset, checksums, threads)
         self._tables = Tables(plan, bindings)
         self.boundary = self._tables.boundary
         self.resize({d.name: d.maximum for d in plan.dimensions})
         self._start()
 
     def _start(self) -> None:
-        address = self._opened().address
-        status = self._library.start(address)
+        self.wake()
+        if self._library.prepare(self._opened().address):
+            raise self._error()
+
+    def wake(self) -> None:
+        """Start the threads; nothing if they run."""
+        self._check_process()
+        if self._started:
+            return
+        status = self._library.start(self._opened().address)
         if status:
             raise start_error(status)
         self._started = True
-        if self._library.prepare(address):
-            raise self._error()
+
+    def rest(self) -> None:
+        """Join the threads and let go of all but resident blocks, so that others may use the arena, until `wake`."""
+        self._check_process()
+        if self._started:
+            self._library.rest(self._opened().address)
+            self._started = False
 
     def resize(self, dims: Mapping[str, int]) -> None:
         """Take other dimensions from the next run on."""
@@ -71,8 +91,7 @@ class Executor:
     def run(self) -> None:
         """Run the commands once; `boundary` holds the addresses of inputs and outputs."""
         tables = self._opened()
-        if os.getpid() != self._process:
-            raise UllageError("a runner cannot be used in a forked child; load the artifact again in this process.")
+        self._check_process()
         if self._library.run(tables.address):
             raise self._error()
 
@@ -93,23 +112,24 @@ class Executor:
 
     def held_bytes(self) -> dict[str, int]:
         """Bytes mapped for each purpose."""
-        if self._tables is None or self._arena is None:
+        if self._tables is None:
             return {}
         return {
-            "arena": self._arena.bytes,
+            "arena": self._arena.bytes if self._arena else 0,
             "tables": self._tables.region.bytes,
-            "stacks": stack_bytes(self._tables.threads),
+            "stacks": stack_bytes(self._tables.threads) if self._started else 0,
             "code": self._library.held_bytes,
         }
 
     def measured_bytes(self) -> dict[str, int]:
         """Bytes present in memory for each purpose, as the kernel tells."""
-        if self._tables is None or self._arena is None:
+        if self._tables is None:
             return {}
+        stacks = self._tables.stacks() if self._started else []
         return {
-            "arena": present_bytes(self._arena.address, self._arena.bytes),
+            "arena": present_bytes(self._arena.address, self._arena.bytes) if self._arena else 0,
             "tables": present_bytes(self._tables.address, self._tables.region.bytes),
-            "stacks": sum(present_bytes(address, size) for address, size in self._tables.stacks()),
+            "stacks": sum(present_bytes(address, size) for address, size in stacks),
             "code": self._library.measured_bytes(),
         }
 
@@ -131,6 +151,10 @@ class Executor:
             os.close(self._direct_file)
             self._direct_file = -1
         self._library.close()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise UllageError("a runner cannot be used in a forked child; load the artifact again in this process.")
 
     def _opened(self) -> Tables:
         if self._tables is None:

@@ -102,6 +102,12 @@ class Library:
         except ValueError as error:
             raise ArtifactError(f"the code has no table of kernels: {error}.") from error
 
+    def rest(self, context: int) -> None:
+        """Join the threads until the next start; ArtifactError for code from before executors could rest."""
+        if self._rest is None:
+            raise ArtifactError("the code lacks ull_rest; convert the model again.")
+        self._rest(context)
+
     def crc32c(self, data: Buffer) -> int:
         """CRC-32C of a buffer."""
         if isinstance(data, bytes):
@@ -125,6 +131,9 @@ class Library:
             function = getattr(self._native, name)
             function.argtypes, function.restype = (ctypes.c_void_p,), ctypes.c_uint
         self.start, self.stop, self.prepare, self.run = (getattr(self._native, name) for name in _CALLS)
+        self._rest = getattr(self._native, "ull_rest", None)
+        if self._rest is not None:
+            self._rest.argtypes, self._rest.restype = (ctypes.c_void_p,), None
         checksum = self._native.ull_crc32c
         checksum.argtypes, checksum.restype = (ctypes.c_void_p, ctypes.c_long), ctypes.c_uint
         self._crc32c: Callable[[object, int], int] = checksum

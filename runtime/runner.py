@@ -13,6 +13,7 @@ from ullage.errors import UllageError
 from ullage.plan.plan import Command, Gather, Launch, Plan, Read, TensorInfo
 from ullage.plan.view import PlanView
 from ullage.runtime.executor import Executor, choose_threads
+from ullage.runtime.placement import Placement
 from ullage.runtime.tensors import Array, Inputs, Outputs, OutputSet, Shape
 
 
@@ -28,14 +29,16 @@ class Runner:
     the runner usable: the next call starts afresh.
     """
 
-    def __init__(self, artifact: Artifact, plan_index: int, threads: int | None = None) -> None:
+    def __init__(
+        self, artifact: Artifact, plan_index: int, threads: int | None = None, placement: Placement | None = None
+    ) -> None:
         plan = artifact.plan(plan_index)
         self._artifact = artifact
         self._plan_index = plan_index
         self._lock = threading.Lock()
         self._budget_bytes = plan.budget_bytes
         self._shapes: tuple[Shape, ...] | None = None
-        self._executor = Executor(artifact, plan_index, plan, choose_threads(plan.threads, threads))
+        self._executor = Executor(artifact, plan_index, plan, choose_threads(plan.threads, threads), placement)
         self._finalizer = weakref.finalize(self, _release, self._executor, artifact)
         self.inputs: tuple[TensorInfo, ...] = plan.inputs
         self.outputs: tuple[TensorInfo, ...] = plan.outputs
@@ -103,6 +106,16 @@ class Runner:
         with self._lock:
             outputs = self._results.measured_bytes() if self._results else 0
             return outputs + sum(self._executor.measured_bytes().values())
+
+    def rest(self) -> None:
+        """Join the threads and keep only what is resident, so that another plan may use the arena, until `wake`."""
+        with self._lock:
+            self._executor.rest()
+
+    def wake(self) -> None:
+        """Start the threads again."""
+        with self._lock:
+            self._executor.wake()
 
     def close(self) -> None:
         """Join the threads and give everything back; results that the caller holds stay valid."""

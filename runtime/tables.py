@@ -27,10 +27,11 @@ from ullage.plan.tables import (
 )
 from ullage.runtime.checks import MOST_TASKS, data_bytes, is_packed, position, read_bytes
 from ullage.runtime.memory import Region
+from ullage.runtime.placement import Placement
 
 _ABI = 2
 _LAUNCH, _GATHER, _READ, _WAIT = range(4)
-_IDLE, _CHECKS_DUE = 0, 1
+_IDLE, _READY, _CHECKS_DUE = 0, 2, 1
 _CONTEXT = struct.Struct("<IIqqqqQQQQQQQqqiiI")
 _BLOCK = struct.Struct("<QqqqqqIIII")
 _CONSTANT = struct.Struct("<qqqqQ")
@@ -47,9 +48,9 @@ Words = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Bindings:
-    """What the tables point at: the arena, the kernels, the files (direct may be -1), the checksums."""
+    """What the tables point at: the memory, the kernels, the files (direct may be -1), the checksums."""
 
-    arena: int
+    placement: Placement
     kernels: tuple[int, ...]
     direct_file: int
     buffered_file: int
@@ -150,6 +151,7 @@ class _Filler:
     def __init__(self, plan: Plan, bindings: Bindings, region: Region, words: Words, places: Layout) -> None:
         self._plan = plan
         self._bindings = bindings
+        self._places_of = bindings.placement
         self._map = region.map
         self._address = region.address
         self._words = words
@@ -192,7 +194,7 @@ class _Filler:
             _BLOCK.pack_into(
                 self._map,
                 self._places.blocks + number * BLOCK_BYTES,
-                self._bindings.arena + block.offset,
+                self._places_of.blocks[number],
                 self._bindings.weights_offset + position(constant, block) - block.lead,
                 data_bytes(constant, block) if packed else read_bytes(constant, block),
                 block.lead,
@@ -200,8 +202,7 @@ class _Filler:
                 block.tiles,
                 block.constant,
                 block.resident,
-                _IDLE,
-                _CHECKS_DUE,
+                *((_READY, 0) if number in self._places_of.present else (_IDLE, _CHECKS_DUE)),
             )
 
     def _fill_constants(self) -> None:
@@ -226,7 +227,7 @@ class _Filler:
                 self._words[word], self._words[word + 1] = _WAIT, block
 
     def _fill_launch(self, word: int, launch: Launch) -> None:
-        arena = self._bindings.arena
+        arena = self._places_of.arena
         self._words[word] = _LAUNCH | launch.step << 32
         self._words[word + 1] = self._bindings.kernels[launch.kernel]
         self._words[word + 2] = self._add_pointers(launch.pointers)
@@ -242,7 +243,7 @@ class _Filler:
         self._words[word + 1] = self._add_pointers((gather.ids, gather.out))
         self._put(word + 2, gather.count, 0, MOST_TASKS)
         self._words[word + 3] = self._block_data(gather.block) if gather.block >= 0 else 0
-        self._words[word + 4] = self._bindings.arena + gather.staging
+        self._words[word + 4] = self._places_of.arena + gather.staging
         self._words[word + 5] = gather.staging_bytes
         self._words[word + 6] = gather.constant | wide << 32
 
@@ -255,7 +256,7 @@ class _Filler:
     def _add_pointer(self, pointer: Pointer) -> None:
         match pointer.base:
             case "arena":
-                self._put(self._pointer, pointer.offset, self._bindings.arena, self._plan.arena_bytes)
+                self._put(self._pointer, pointer.offset, self._places_of.arena, self._places_of.space_bytes)
             case "block":
                 most = self._plan.blocks[pointer.index].bytes
                 self._put(self._pointer, pointer.offset, self._block_data(pointer.index), most)
@@ -279,8 +280,7 @@ class _Filler:
         return self._address + first * WORD_BYTES
 
     def _block_data(self, number: int) -> int:
-        block = self._plan.blocks[number]
-        return self._bindings.arena + block.offset + block.lead
+        return self._places_of.blocks[number] + self._plan.blocks[number].lead
 
     def _put(self, word: int, program: Program, base: int, most: int) -> None:
         """Write base + the program's value if it is constant, else remember the word."""

@@ -168,6 +168,16 @@ ULL_EXPORT void ull_stop(Context *c) {
     stop_pool(c);
 }
 
+/* Joins the threads and unmaps their stacks until the next start, so that another executor may use the arena below the
+   resident blocks; what was streamed into it is read again. */
+ULL_EXPORT void ull_rest(Context *c) {
+    ull_stop(c);
+    c->stop = 0;
+    c->queue_tail = c->queue_head = 0;
+    c->sleepers = 0;
+    if (c->streams) c->dirty = 1;
+}
+
 /* Runs the prologue and reads all resident blocks. */
 ULL_EXPORT u32 ull_prepare(Context *c) {
     memset(&c->statistics, 0, sizeof c->statistics);

@@ -12,6 +12,7 @@ ULL_EXPORT u32 ull_crc32c(const void *data, i64 length);
 ULL_EXPORT u32 ull_crc32c_table(const void *data, i64 length);
 ULL_EXPORT u32 ull_start(Context *c);
 ULL_EXPORT void ull_stop(Context *c);
+ULL_EXPORT void ull_rest(Context *c);
 ULL_EXPORT u32 ull_prepare(Context *c);
 ULL_EXPORT u32 ull_run(Context *c);
 
@@ -162,6 +163,16 @@ void check_failures(Context *c, int file) {
     check_run(c, 2);
 }
 
+/* Others write into the slots of streamed blocks while the executor is at rest. */
+void check_rests(Context *c, char *arena) {
+    for (int run = 0; run < 5; run++) {
+        ull_rest(c);
+        memset(arena, 0xA5, SLOTS * SLOT_BYTES);
+        REQUIRE(ull_start(c) == OK);
+        check_run(c, run);
+    }
+}
+
 void drive(const char *path, bool direct) {
     int file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
     REQUIRE(file >= 0);
@@ -178,6 +189,7 @@ void drive(const char *path, bool direct) {
     REQUIRE(ull_start(&s->context) == OK);
     REQUIRE(ull_prepare(&s->context) == OK);
     for (int run = 0; run < RUNS; run++) check_run(&s->context, run);
+    check_rests(&s->context, static_cast<char *>(arena));
     check_failures(&s->context, file);
     ull_stop(&s->context);
     free(s);
