@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         UllageError,
         UnsupportedOperator,
     )
+    from ullage.frontends.dynamo import Backend
     from ullage.frontiers import Frontier
     from ullage.plan.view import PlanView
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "compile": "api",
     "frontier": "api",
+    "Backend": "frontends.dynamo",
     "load": "api",
     "minimum_budget": "api",
     "Budget": "budget",
@@ -51,6 +53,7 @@ _HOMES = {
 __all__ = [
     "AccuracyNotMet",
     "ArtifactError",
+    "Backend",
     "Budget",
     "BudgetTooSmall",
     "CalibrationError",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ullage.driver import Prepared
     from ullage.frontiers import Frontier
     from ullage.graph.captured import CapturedModel
+    from ullage.lazy import Bounds, LazyCompiled
     from ullage.runtime.runner import Runner
 
 
@@ -79,6 +80,22 @@ def _compile(
     if inputs is not None or kwargs is not None:
         return compile_now(model, _as_tuple(inputs), dict(kwargs or {}), options)
     return LazyCompiled(model, options) if callable(model) else compile_now(model, None, None, options)
+
+
+class Pieces:
+    """Modules that are compiled when they are called and share the budget that the options of `compile` name."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        from ullage.group import Group
+
+        self._options = CompileOptions(**options)
+        self.group = Group(self._options.budget_bytes(), name)
+
+    def lazy(self, module: Any, name: str, bounds: Bounds | None = None) -> LazyCompiled:
+        """One of the modules; `bounds` choose its dynamic dimensions from the arguments of the call at hand."""
+        from ullage.lazy import LazyCompiled
+
+        return LazyCompiled(module, self._options, self.group, bounds, name)
 
 
 def compile_captured(captured: CapturedModel, **options: Any) -> Compiled:

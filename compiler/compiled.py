@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 class Home(Protocol):
     """Where a compiled model runs."""
 
-    built: Built
+    @property
+    def built(self) -> Built:
+        """What was written."""
 
     @property
     def plan(self) -> Plan:
@@ -101,6 +104,12 @@ class Compiled:
             return False
         return fits(self._home.built.plan, inputs)
 
+    def covers(self, other: Compiled) -> bool:
+        """Whether this serves every call that the other one serves: the same structure and constants, wider bounds."""
+        mine, theirs = self._convention, other._convention
+        same = mine.in_spec == theirs.in_spec and mine.input_leaves == theirs.input_leaves
+        return same and encloses(self._home.built.plan, other._home.built.plan)
+
     @property
     def plan(self) -> PlanView:
         """Where every byte is, and what is predicted."""
@@ -139,9 +148,21 @@ def fits(plan: Plan, inputs: dict[str, torch.Tensor]) -> bool:
     """Whether inputs have the dtypes of a plan, and its shapes with dimensions inside their bounds."""
     if any(inputs[i.name].dim() != len(i.shape) or _dtype_name(inputs[i.name]) != i.dtype for i in plan.inputs):
         return False
-    dims = {d.name: inputs[plan.inputs[d.input].name].shape[d.axis] // d.scale for d in plan.dimensions}
+    return _takes(plan, [tuple(inputs[i.name].shape) for i in plan.inputs])
+
+
+def encloses(wide: Plan, narrow: Plan) -> bool:
+    """Whether a wide plan takes all inputs of a narrow one, from its least to its largest dimensions."""
+    if [(i.dtype, len(i.shape)) for i in wide.inputs] != [(i.dtype, len(i.shape)) for i in narrow.inputs]:
+        return False
+    ends = ({d.name: d.minimum for d in narrow.dimensions}, {d.name: d.maximum for d in narrow.dimensions})
+    return all(_takes(wide, [info.shape_at(end) for info in narrow.inputs]) for end in ends)
+
+
+def _takes(plan: Plan, shapes: Sequence[tuple[int, ...]]) -> bool:
+    dims = {d.name: shapes[d.input][d.axis] // d.scale for d in plan.dimensions}
     within = all(d.minimum <= dims[d.name] <= d.maximum for d in plan.dimensions)
-    return within and all(tuple(inputs[i.name].shape) == i.shape_at(dims) for i in plan.inputs)
+    return within and all(shape == info.shape_at(dims) for shape, info in zip(shapes, plan.inputs, strict=True))
 
 
 def _dtype_name(tensor: torch.Tensor) -> str:

@@ -48,6 +48,18 @@ class CaptureError(UllageError):
     """The model could not be captured as one graph."""
 
 
+class MutationFound(CaptureError):
+    """The model changes its state or its inputs while it runs; `.names` are those that it writes to."""
+
+    def __init__(self, kinds: Mapping[str, str]) -> None:
+        self.names = tuple(kinds)
+        changed = ", ".join(f"{kind} {name!r}" for name, kind in kinds.items())
+        super().__init__(
+            f"the model changes its state while it runs: {changed}. "
+            "Return the new value as an output instead, and pass the old one as an input."
+        )
+
+
 class ArtifactError(UllageError):
     """An artifact is corrupt, truncated, of another version, or made for another machine."""
 

@@ -113,14 +113,16 @@ class Group:
     def stats(self, number: int) -> dict[str, Any]:
         """The last run of a piece, and what the whole group holds now."""
         with self._lock:
+            return {**statistics(self._awake(number)), **self.summary()}
+
+    def summary(self) -> dict[str, Any]:
+        """What all pieces hold together, and each one's part."""
+        with self._lock:
             held = self.held_bytes()
-            return {
-                **statistics(self._awake(number)),
-                "budget_bytes": self.budget_bytes or sum(held.values()),
-                "peak_bytes": sum(held.values()),
-                "high_water_bytes": held,
-                "pieces": [vars(part) for part in self.parts()],
-            }
+            total = sum(held.values())
+            parts = [vars(part) for part in self.parts()]
+            budget = self.budget_bytes or total
+            return {"budget_bytes": budget, "peak_bytes": total, "high_water_bytes": held, "pieces": parts}
 
     def held_bytes(self) -> dict[str, int]:
         """Bytes mapped for each purpose by all pieces together."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import types
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -13,9 +13,10 @@ from torch.utils import _pytree as pytree
 
 from ullage.calling import Convention, signature_of
 from ullage.compiled import Alone, Compiled
-from ullage.errors import BudgetTooSmall, InputError
+from ullage.errors import BudgetTooSmall, CaptureError, InputError, MutationFound, UllageError
 from ullage.flow import Built, Source, build, capture
 from ullage.frontends.wrap import as_module
+from ullage.graph.captured import FROZEN_NONE, CapturedModel, TensorSpec
 from ullage.group import Group
 from ullage.options import CompileOptions
 from ullage.state import StateWatch
@@ -57,10 +58,11 @@ class LazyCompiled:
         options: CompileOptions,
         group: Group | None = None,
         bounds: Bounds | None = None,
+        name: str | None = None,
     ) -> None:
         self._model = model
         self._options = options
-        self._name = getattr(model, "__qualname__", type(model).__name__)
+        self._name: str = name or getattr(model, "__qualname__", None) or type(model).__name__
         self._group = group or Group(options.budget_bytes(), self._name)
         self._bounds = bounds or Declared(options.dynamic_shapes)
         self._signature = signature_of(model)
@@ -117,7 +119,7 @@ class LazyCompiled:
         found = self._made.get(key)
         if found is None:
             found = next((made for made in self._classes if made.accepts(args, kwargs)), None)
-            found = found or self._compile(key, args, kwargs)
+            found = found or self._compile(args, kwargs)
             if len(self._made) >= _MOST_KEYS:
                 self._made.clear()
             self._made[key] = found
@@ -134,27 +136,35 @@ class LazyCompiled:
         bound.apply_defaults()
         return bound.args, bound.kwargs
 
-    def _compile(self, key: ShapeClass, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled:
+    def _compile(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled:
         self._refuse_beyond_limit()
         self._watch = self._watch or StateWatch([as_module(self._model)])
-        *first, last = self._bounds.choices(args)
-        for shapes in first:
+        refusal: UllageError | None = None
+        for shapes in self._bounds.choices(args):
             try:
-                return self._compiled(key, args, kwargs, shapes)
-            except BudgetTooSmall:
-                continue
-        return self._compiled(key, args, kwargs, last)
+                return self._compiled(args, kwargs, shapes)
+            except MutationFound:
+                raise
+            except (BudgetTooSmall, CaptureError) as error:
+                refusal = error
+        raise refusal or InputError(f"{self._name} has no bounds to be compiled with.")
 
-    def _compiled(self, key: ShapeClass, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: object) -> Compiled:
+    def _compiled(self, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: object) -> Compiled:
         captured = capture(self._model, args, kwargs, self._options, shapes)
         convention = Convention.of(captured, self._model)
 
         def make() -> Built:
             return build(captured, self._options, Source(convention, args, kwargs))
 
-        made = Compiled(self._group.add(f"{self._name}({class_name(key)})", make), convention)
+        made = Compiled(self._group.add(f"{self._name}({class_name(captured)})", make), convention)
+        self._drop_covered(made)
         self._classes.append(made)
         return made
+
+    def _drop_covered(self, made: Compiled) -> None:
+        """Let go of classes whose every call the new one serves as well."""
+        self._classes = [old for old in self._classes if not made.covers(old)]
+        self._made = {key: old for key, old in self._made.items() if old in self._classes}
 
     def _refuse_beyond_limit(self) -> None:
         limit = self._options.recompile_limit
@@ -181,19 +191,20 @@ def shape_class(args: tuple[Any, ...], kwargs: dict[str, Any]) -> ShapeClass:
     return (str(spec), *(_leaf_class(leaf) for leaf in leaves))
 
 
-def class_name(key: ShapeClass) -> str:
-    """A shape class for people: dtypes, shapes and plain values; cut after 60 characters."""
-    _, *leaves = key
-    text = ", ".join(_leaf_name(leaf) for leaf in leaves)
-    return text if len(text) <= 60 else text[:57] + "..."
+def class_name(captured: CapturedModel) -> str:
+    """A shape class for people: dtypes, shapes with their bounds, and plain values; cut after 80 characters."""
+    bounds = {dim.symbol: f"{dim.minimum}..{dim.maximum}" for dim in captured.dims}
+    tensors = (_tensor_name(spec, bounds) for spec in captured.inputs)
+    leaves = (
+        next(tensors) if leaf is None else repr(None if leaf is FROZEN_NONE else leaf) for leaf in captured.input_leaves
+    )
+    text = ", ".join(leaves)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _leaf_name(leaf: Any) -> str:
-    kind, *rest = leaf
-    if kind != "tensor":
-        return repr(rest[0])
-    dtype, shape = rest
-    return f"{dtype.removeprefix('torch.')}{list(shape)}"
+def _tensor_name(spec: TensorSpec, bounds: Mapping[str, str]) -> str:
+    sizes = ", ".join(bounds.get(str(size), str(size)) for size in spec.shape)
+    return f"{str(spec.dtype).removeprefix('torch.')}[{sizes}]"
 
 
 def _leaf_class(leaf: object) -> Hashable:
@@ -229,7 +240,7 @@ def compiled_class(cls: type[torch.nn.Module], options: CompileOptions) -> type[
             busy.discard(thread)
 
     def without_compiled(self: torch.nn.Module) -> Any:
-        state = cls.__getstate__(self)
+        state = cls.__getstate__(self)  # type: ignore[no-untyped-call]
         return {k: v for k, v in state.items() if not k.startswith("_ullage")} if isinstance(state, dict) else state
 
     body = {name: getattr(cls, name) for name in ("__module__", "__doc__", "__qualname__")}

@@ -13,11 +13,11 @@ from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec,
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._pytree import TreeSpec
 
-from ullage.errors import CaptureError
+from ullage.errors import CaptureError, MutationFound
 from ullage.frontends.canonical import canonicalise
 from ullage.frontends.dims import dim_bounds
 from ullage.frontends.dynamic import Minimums
-from ullage.frontends.names import output_names
+from ullage.frontends.names import apart, output_names
 from ullage.graph.captured import FROZEN_NONE, CapturedModel, ConstantOutput, TensorSpec, graph_module
 from ullage.graph.constants import ConstantRef, Source
 from ullage.graph.sources import InMemory
@@ -70,7 +70,7 @@ def from_exported(
         constants=constants,
         inputs=inputs,
         input_nodes=tuple(node.name for _, node in tensors),
-        outputs=_outputs(module, names.outputs(out_spec), leaves),
+        outputs=_outputs(module, apart(names.outputs(out_spec), names.inputs), leaves),
         output_leaves=leaves,
         in_spec=in_spec,
         input_leaves=tuple(_frozen_leaf(spec) for spec in users),
@@ -109,12 +109,9 @@ def _frozen_leaf(spec: InputSpec) -> object:
 
 def _refuse_mutation(exported: ExportedProgram) -> None:
     specs = exported.graph_signature.output_specs
-    changed = [f"{_MUTATION_KINDS[s.kind]} {s.target!r}" for s in specs if s.kind in _MUTATION_KINDS]
+    changed = {str(s.target): _MUTATION_KINDS[s.kind] for s in specs if s.kind in _MUTATION_KINDS}
     if changed:
-        raise CaptureError(
-            f"the model changes its state while it runs: {', '.join(changed)}. "
-            "Return the new value as an output instead, and pass the old one as an input."
-        )
+        raise MutationFound(changed)
 
 
 def _refuse_subgraphs(graph: Graph) -> None:

@@ -17,6 +17,7 @@ Decomposed by this project (`OWN`):
                            slices and selects: no operator with a list as result remains
     roll                   slices and cat
     instance_norm          group_norm with one channel per group
+    batch_norm of training statistics of the batch, and the running ones as results (`batch_norm.py`)
     slice_scatter, select_scatter, copy
                            cat of slices, cast and expand (what is left of assignments to parts of a tensor)
     linalg_vector_norm     sums and powers
@@ -44,6 +45,7 @@ from torch import Tensor
 from torch._decomp import _core_aten_decompositions_post_autograd
 from torch.export import default_decompositions
 
+from ullage.frontends.batch_norm import batch_norm_training
 from ullage.frontends.recurrent import gru_input, lstm_input
 
 aten: Any = torch.ops.aten
@@ -215,6 +217,7 @@ OWN: dict[torch._ops.OpOverload, Decomposition] = {
     aten.adaptive_avg_pool1d.default: _adaptive_avg_pool1d,
     aten.adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
     aten.instance_norm.default: _instance_norm,
+    aten._native_batch_norm_legit_functional.default: batch_norm_training,
     aten.upsample_nearest2d.vec: _upsample_nearest(aten.upsample_nearest2d.default),
     aten._upsample_nearest_exact2d.vec: _upsample_nearest(aten._upsample_nearest_exact2d.default),
     aten.upsample_bilinear2d.vec: _upsample_smooth(aten.upsample_bilinear2d.default),

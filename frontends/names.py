@@ -60,6 +60,18 @@ def _numbered(index: int) -> str:
     return f"output_{index}" if index else "output"
 
 
+def apart(outputs: Sequence[str], inputs: Iterable[str]) -> list[str]:
+    """The output names, with `_out` appended (as often as it takes) to those that an input has, too."""
+    taken = {*inputs}
+    result = []
+    for name in outputs:
+        while name in taken:
+            name = f"{name}_out"
+        taken.add(name)
+        result.append(name)
+    return result
+
+
 def unique(names: Iterable[str]) -> list[str]:
     """The names in order, with `_1`, `_2`, ... appended where one was taken already."""
     taken: set[str] = set()

@@ -22,17 +22,18 @@ class _Copy:
     info: ConstantInfo
 
     @property
-    def bytes(self) -> int:
+    def length(self) -> int:
+        """Bytes from the first tile to the end of the last."""
         return (self.info.tiles - 1) * self.info.tile_stride + tile_end(self.info)
 
     def read(self, at: int, length: int) -> bytes:
+        """Bytes of it."""
         return os.pread(self.artifact.file, length, self.artifact.weights.offset + self.info.file_offset + at)
 
     def equals(self, other: _Copy) -> bool:
         """Whether every byte is the same; read in pieces."""
-        steps = range(0, self.bytes, _CHUNK_BYTES)
-        lengths = ((at, min(_CHUNK_BYTES, self.bytes - at)) for at in steps)
-        return all(self.read(at, length) == other.read(at, length) for at, length in lengths)
+        pieces = ((at, min(_CHUNK_BYTES, self.length - at)) for at in range(0, self.length, _CHUNK_BYTES))
+        return all(self.read(at, length) == other.read(at, length) for at, length in pieces)
 
 
 @dataclass

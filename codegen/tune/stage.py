@@ -21,6 +21,7 @@ from ullage.plan.sizes import Size
 from ullage.plan.tables import round_up
 from ullage.runtime.library import Library
 from ullage.runtime.memory import Region
+from ullage.runtime.placement import in_one_arena
 from ullage.runtime.tables import Bindings, Tables
 from ullage.target import Target
 
@@ -59,7 +60,8 @@ class Stage:
         """Seconds of the kernels numbered by `order`, launched in this order, in each of `count` rounds after one more
         that is not counted."""
         plan = self._plan(order)
-        bindings = Bindings(self._arena.address, self._library.kernels(), -1, -1, 0, b"", self._target.threads)
+        placement = in_one_arena(plan, self._arena.address)
+        bindings = Bindings(placement, self._library.kernels(), -1, -1, 0, b"", self._target.threads)
         tables = Tables(plan, bindings)
         timings = np.zeros(len(plan.commands), np.int64)
         wanted = [i for i, command in enumerate(plan.commands) if isinstance(command, Launch) and command.step]
