@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help=".onnx, .pt2, a Hugging Face folder, or package.module:factory")
+    str, typer.Argument(metavar="MODEL", help=".onnx, .gguf, .pt2, a Hugging Face folder, or package.module:factory")
 ]
 Artifact = Annotated[Path, typer.Argument(metavar="OUT.ullage", help="an artifact")]
 BudgetText = Annotated[str | None, typer.Option("--budget", metavar="BYTES", help="such as 24MiB, or auto")]

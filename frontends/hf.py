@@ -38,7 +38,7 @@ def capture_folder(
     tensors = open_folder(folder)
     model = _build(folder, _stored_dtype(tensors))
     matched = match_weights(model, tensors)
-    dtypes = _dtypes(model, matched)
+    dtypes = compute_dtypes(model, matched)
     fake_state(model, dtypes)
     if args is None and kwargs is None:
         args, kwargs = (), example_inputs(specs or default_specs(model, folder, model.dtype))
@@ -57,7 +57,7 @@ def _build(folder: Path, stored: torch.dtype) -> Any:
         config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
     except (ValueError, KeyError, OSError) as error:
         raise CaptureError(f"{folder / 'config.json'} is not understood by transformers: {reason(error)}") from error
-    _plain_outputs(config)
+    plain_outputs(config)
     dtype = getattr(config, "dtype" if hasattr(config, "dtype") else "torch_dtype", None) or stored
     with EmptyOnMeta():
         return _model_class(transformers, settings, config)._from_config(config, dtype=dtype)
@@ -104,16 +104,17 @@ def _base_class(transformers: Any, config: Any) -> Any:
         return None
 
 
-def _plain_outputs(config: Any) -> None:
+def plain_outputs(config: Any) -> None:
+    """Have a model give its normal outputs only: no caches, hidden states or attention maps."""
     for name, value in (("use_cache", False), ("output_hidden_states", False), ("output_attentions", False)):
         if hasattr(config, name):
             setattr(config, name, value)
     for part in getattr(config, "sub_configs", None) or ():
         if getattr(config, part, None) is not None:
-            _plain_outputs(getattr(config, part))
+            plain_outputs(getattr(config, part))
 
 
-def _dtypes(model: nn.Module, matched: Mapping[str, FileSlice]) -> dict[str, torch.dtype]:
+def compute_dtypes(model: nn.Module, matched: Mapping[str, FileSlice]) -> dict[str, torch.dtype]:
     """The dtype that each tensor is computed in: the model's, float32 for modules that insist, integers as stored."""
     kept = _float32_pattern(model)
     state = model.state_dict(keep_vars=True)

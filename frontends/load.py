@@ -29,7 +29,7 @@ def load_model(
     input_specs: InputSpecs | None = None,
     dynamic_shapes: Any = None,
 ) -> CapturedModel:
-    """Capture a Hugging Face folder, an ONNX model, a `.pt2` file, `package.module:factory`, a module or a function.
+    """Capture a Hugging Face folder, an ONNX, GGUF or `.pt2` file, `package.module:factory`, a module or a function.
 
     Inputs to capture with are `args` and `kwargs`, or tensors made after `input_specs` ({name: (dtype, shape)}),
     or those that the source knows itself. Dynamic dimensions are given as for torch.export, or as
@@ -44,12 +44,16 @@ def load_model(
         return capture_folder(path, args, kwargs, input_specs, dynamic_shapes)
     if path.suffix == ".pt2":
         return _file(path, input_specs, dynamic_shapes)
+    if path.suffix == ".gguf":
+        return _gguf(path, args, kwargs, input_specs, dynamic_shapes)
     if path.suffix == ".onnx":
         return _onnx(path, args, kwargs, input_specs, dynamic_shapes)
     if is_factory(str(source)):
         return _factory(str(source), args, kwargs, input_specs, dynamic_shapes)
     what = "is no model file that is known" if path.exists() else "does not exist"
-    raise InputError(f"{path} {what}; use a Hugging Face folder, an .onnx or .pt2 file, or package.module:factory.")
+    raise InputError(
+        f"{path} {what}; use a Hugging Face folder, an .onnx, .gguf or .pt2 file, or package.module:factory."
+    )
 
 
 def _arguments(args: tuple[Any, ...] | None, kwargs: Mapping[str, Any] | None, specs: InputSpecs | None) -> Arguments:
@@ -85,6 +89,20 @@ def _onnx(
     except ImportError as error:
         raise CaptureError("reading ONNX models needs onnx-ir: pip install 'ullage[onnx]'.") from error
     return capture_onnx(source, args, kwargs, specs, shared_ranges(dynamic_shapes))
+
+
+def _gguf(
+    path: Path,
+    args: tuple[Any, ...] | None,
+    kwargs: Mapping[str, Any] | None,
+    specs: InputSpecs | None,
+    dynamic_shapes: Any,
+) -> CapturedModel:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist.")
+    from ullage.frontends.gguf.capture import capture_gguf
+
+    return capture_gguf(path, args, kwargs, specs, dynamic_shapes)
 
 
 def _file(path: Path, specs: InputSpecs | None, dynamic_shapes: Any) -> CapturedModel:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from ullage.graph.constants import Box, ConstantRef
+from ullage.graph.recipes import Concatenated
 from ullage.graph.sources import InMemory
 
 INT8_LEVELS = 127
@@ -61,6 +63,9 @@ def _outputs(ref: ConstantRef) -> Iterator[torch.Tensor]:
     for start in range(0, ref.shape[0], step):
         stop = min(start + step, ref.shape[0])
         yield ref.read((slice(start, stop), *rest)).float().reshape(stop - start, -1)
+
+
+Parts = tuple[ConstantRef, ConstantRef]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +125,43 @@ def _codes(groups: torch.Tensor, scales: torch.Tensor, bits: int) -> torch.Tenso
     return (groups / scales.float()).round_().add_(1 << (bits - 1)).clamp_(0, (1 << bits) - 1)
 
 
-def grouped_weight(ref: ConstantRef, bits: int, group: int) -> tuple[ConstantRef, ConstantRef]:
-    """Codes (uint8 [n, k]) and scales (float16 [n, k / group]) of a matrix [n, k], made when they are read."""
+@runtime_checkable
+class HasCodes(Protocol):
+    """A source of a matrix that is kept in codes already."""
+
+    def grouped(self, bits: int, group: int) -> Parts | None:
+        """Its own codes and scales as `grouped_weight` gives them; None if they are not of these bits and groups."""
+        ...
+
+
+def grouped_weight(ref: ConstantRef, bits: int, group: int) -> Parts:
+    """Codes (uint8 [n, k]) and scales (float16 [n, k / group]) of a matrix [n, k], made when they are read.
+
+    Those that a source has already are taken as they are, so that nothing is lost.
+    """
+    return _own_parts(ref, bits, group) or _made_parts(ref, bits, group)
+
+
+def _own_parts(ref: ConstantRef, bits: int, group: int) -> Parts | None:
+    source = ref.source
+    if isinstance(source, HasCodes):
+        return source.grouped(bits, group)
+    if not isinstance(source, Concatenated) or source.dim != 0:
+        return None
+    found = [_own_parts(part, bits, group) for part in source.parts]
+    known = [parts for parts in found if parts is not None]
+    if len(known) < len(found):
+        return None
+    codes, scales = zip(*known, strict=True)
+    return _joined(ref.name, codes), _joined(f"{ref.name}_scales", scales)
+
+
+def _joined(name: str, parts: tuple[ConstantRef, ...]) -> ConstantRef:
+    shape = (sum(part.shape[0] for part in parts), parts[0].shape[1])
+    return ConstantRef(name, parts[0].dtype, shape, Concatenated(parts, 0))
+
+
+def _made_parts(ref: ConstantRef, bits: int, group: int) -> Parts:
     outputs, inputs = ref.shape
     codes = ConstantRef(ref.name, torch.uint8, ref.shape, Grouped(ref, bits, group, False))
     scales = (outputs, inputs // group)
