@@ -31,11 +31,12 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class DimBounds:
-    """Bounds of one symbol of the graph (the text of its sympy symbol, such as `s77`)."""
+    """Bounds of one symbol of the graph (the text of its sympy symbol, such as `s77`), and its name if it has one."""
 
     symbol: str
     minimum: int
     maximum: int
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
