@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ullage.api import compile, frontier, load, minimum_budget
+    from ullage.api import compile, export_onnx, frontier, load, minimum_budget
     from ullage.budget import Budget
     from ullage.compiled import Compiled
     from ullage.errors import (
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "compile": "api",
+    "export_onnx": "api",
     "frontier": "api",
     "Backend": "frontends.dynamo",
     "load": "api",
@@ -66,6 +67,7 @@ __all__ = [
     "UllageError",
     "UnsupportedOperator",
     "compile",
+    "export_onnx",
     "frontier",
     "load",
     "minimum_budget",

@@ -1,4 +1,4 @@
-"""The Python interface: `compile`, `load`, `minimum_budget`, `frontier`."""
+"""The Python interface: `compile`, `load`, `minimum_budget`, `frontier`, `export_onnx`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ullage.calling import Convention
     from ullage.compiled import Compiled
     from ullage.driver import Prepared
+    from ullage.flow import Source
     from ullage.frontiers import Frontier
     from ullage.graph.captured import CapturedModel
     from ullage.lazy import Bounds, LazyCompiled
@@ -126,6 +127,29 @@ def load(path: str | Path, budget: BudgetLike = None, threads: int | None = None
     return open_artifact(path, budget, threads)
 
 
+def export_onnx(
+    model: Any, path: str | Path, example_inputs: tuple[Any, ...] | None = None, **options: Any
+) -> tuple[Path, ...]:
+    """Write a module, a function or a model file as an ONNX model, after all rewrites that `compile` would make.
+
+    `options` are those of `compile` that say something about the model: `example_kwargs`, `accuracy`, `quantize`,
+    `calibration`, `dynamic_shapes`, `input_specs`, `progress`. Returns the files that were written: `path`, and one
+    beside it with the weights if they take more than 2 GiB. Raises UnsupportedOperator for operators that ONNX has no
+    form of, CaptureError, InputError or AccuracyNotMet.
+    """
+    from ullage.flow import export
+
+    captured, source, chosen = _captured(model, example_inputs, **options)
+    return export(captured, chosen, source, writable(Path(path))).paths
+
+
+def writable(path: Path) -> Path:
+    """The path itself; InputError if no file can be written there."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(f"{path} cannot be written: its folder does not exist, or it is a folder itself.")
+    return path
+
+
 def minimum_budget(model: Any, example_inputs: tuple[Any, ...] | None = None, **options: Any) -> Budget:
     """The least budget that `compile` accepts with the same arguments."""
     prepared, _ = _prepare(model, example_inputs, **options)
@@ -160,8 +184,21 @@ def _prepare(
     example_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> tuple[Prepared, Convention]:
+    from ullage.flow import prepare
+
+    captured, source, chosen = _captured(model, example_inputs, example_kwargs=example_kwargs, **options)
+    return prepare(captured, chosen, source if source.has_examples else None), source.convention
+
+
+def _captured(
+    model: Any,
+    example_inputs: tuple[Any, ...] | None,
+    *,
+    example_kwargs: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> tuple[CapturedModel, Source, CompileOptions]:
     from ullage.calling import Convention
-    from ullage.flow import Source, capture, prepare
+    from ullage.flow import Source, capture
 
     chosen = CompileOptions(**options)
     given = example_inputs is not None or example_kwargs is not None
@@ -172,8 +209,9 @@ def _prepare(
         chosen,
     )
     convention = Convention.of(captured, model)
-    source = Source(convention, _as_tuple(example_inputs) if given else None, dict(example_kwargs or {}))
-    return prepare(captured, chosen, source if given else None), convention
+    if not given:
+        return captured, Source(convention), chosen
+    return captured, Source(convention, _as_tuple(example_inputs), dict(example_kwargs or {})), chosen
 
 
 def _bytes(budget: BudgetLike) -> int:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ullage.api import writable
 from ullage.budget import format_bytes
 from ullage.cli_source import parse_inputs, parse_ranges
 from ullage.errors import InputError, UllageError
@@ -137,7 +138,7 @@ def _accuracy(text: str) -> str | float:
 @app.command()
 def convert(
     model: Model,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.ullage", help="the file to write")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="OUT.ullage, or OUT.onnx")],
     budget: BudgetText = None,
     target: TargetText = "cpu",
     accuracy: Accuracy = "exact",
@@ -150,9 +151,11 @@ def convert(
     tune: Tune = None,
     as_json: Json = False,
 ) -> int:
-    """Capture, rewrite, generate code, write one file."""
+    """Capture, rewrite, generate code, write one file; OUT.onnx: write the rewritten model as ONNX."""
     options = _options(budget, target, accuracy, quantize, sparsify, inputs, dynamic, calibration, threads, tune)
-    _check_writable(output)
+    writable(output)
+    if output.suffix == ".onnx":
+        return _convert_to_onnx(model, options, output, as_json)
     from ullage.flow import convert as run
 
     planned = run(model, options, output)
@@ -173,6 +176,22 @@ def convert(
     return 0
 
 
+def _convert_to_onnx(model: str, options: CompileOptions, output: Path, as_json: bool) -> int:
+    from ullage.flow import convert_to_onnx
+
+    written = convert_to_onnx(model, options, output)
+    document = {
+        "path": str(output),
+        "files": [str(path) for path in written.paths],
+        "file_bytes": written.bytes,
+        "rewrites": [
+            {"pass": r.pass_name, "what": r.what, "where": r.where, "error": r.error} for r in written.rewrites
+        ],
+    }
+    _print(document, as_json, f"{', '.join(map(str, written.paths))}: {format_bytes(written.bytes)}")
+    return 0
+
+
 def _tuning(path: Path, document: dict[str, Any]) -> str:
     """What was tuned, as text; the document gets it too."""
     from ullage.artifact.reader import inspect as read
@@ -181,11 +200,6 @@ def _tuning(path: Path, document: dict[str, Any]) -> str:
     chosen = [kernel for kernel in kernels if kernel["ratio"] < 1]
     best = f", the fastest in {min(kernel['ratio'] for kernel in chosen):.2f} of its time" if chosen else ""
     return f"tuned {len(kernels)} kernels: {len(chosen)} with another tiling{best}"
-
-
-def _check_writable(path: Path) -> None:
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InputError(f"{path} cannot be written: its folder does not exist, or it is a folder itself.")
 
 
 @app.command()
@@ -206,7 +220,7 @@ def plan(
     """Everything up to the plan; without --budget the least budget and the frontier."""
     options = _options(budget, target, accuracy, quantize, sparsify, inputs, dynamic, threads=threads, tune=tune)
     if html is not None:
-        _check_writable(html)
+        writable(html)
     from ullage.facts import plan_json
     from ullage.flow import facts_of, open_model, prepare
     from ullage.flow import plan as make_plan

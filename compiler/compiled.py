@@ -125,6 +125,8 @@ class Compiled:
 
     def save(self, path: str | Path) -> None:
         """Write the artifact; `ullage.load(path)` runs it without torch."""
+        if Path(path).suffix == ".onnx":
+            raise InputError("an artifact is no ONNX model; ullage.export_onnx(model, path) writes one.")
         partial = Path(f"{path}.partial")
         try:
             shutil.copyfile(self._home.built.path, partial)

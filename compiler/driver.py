@@ -7,7 +7,7 @@ because the code that it counts exists.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -29,7 +29,7 @@ from ullage.graph.collector import resting_collector
 from ullage.graph.threads import one_torch_thread
 from ullage.machine import rates_for
 from ullage.passes.manager import Rewrite
-from ullage.passes.pipelines import run_clean
+from ullage.passes.pipelines import run_clean, run_portable
 from ullage.passes.plan.planner import Planner, PlanRequest
 from ullage.passes.quantize.choose import Narrowed, chosen, forced
 from ullage.passes.quantize.measure import Sample
@@ -72,9 +72,7 @@ class Options:
 def prepare(captured: CapturedModel, options: Options) -> Prepared:
     """Rewrite, schedule and generate code; raises UnsupportedOperator and ToolchainError."""
     options.report("rewrite", 0.0)
-    clean, rewrites = run_clean(captured)
-    clean, lossy = _quantized(clean, options)
-    rewrites = [*rewrites, *lossy]
+    clean, rewrites = _quantized(*run_clean(captured), options)
     options.report("schedule", 0.1)
     scheduled = build_schedule(clean, options.target)
     tuning = None
@@ -87,16 +85,27 @@ def prepare(captured: CapturedModel, options: Options) -> Prepared:
     return Prepared(scheduled, tuple(rewrites), code, options, tuning)
 
 
-def _quantized(model: CapturedModel, options: Options) -> Narrowed:
-    """The model in narrow types as far as the options allow; raises AccuracyNotMet if an asked scheme errs too much."""
+@resting_collector()
+def rewritten(captured: CapturedModel, options: Options) -> Narrowed:
+    """The model as other runtimes get it: cleaned, and in narrow types as far as the options allow."""
+    options.report("rewrite", 0.0)
+    return _quantized(*run_portable(captured), options)
+
+
+def _quantized(model: CapturedModel, rewrites: Sequence[Rewrite], options: Options) -> Narrowed:
+    """The model in narrow types as far as the options allow, and all rewrites.
+
+    Raises AccuracyNotMet if an asked scheme errs too much.
+    """
     if options.quantize is not None:
-        narrow, reached = forced(model, options.quantize, options.samples)
+        (narrow, lossy), reached = forced(model, options.quantize, options.samples)
         if options.accuracy != "exact" and reached > options.accuracy:
             raise AccuracyNotMet(reached, options.accuracy)
-        return narrow
+        return narrow, [*rewrites, *lossy]
     if options.accuracy == "exact":
-        return model, []
-    return chosen(model, options.accuracy, options.samples, lambda done: options.report("judge", done / 10))
+        return model, list(rewrites)
+    narrow, lossy = chosen(model, options.accuracy, options.samples, lambda done: options.report("judge", done / 10))
+    return narrow, [*rewrites, *lossy]
 
 
 @dataclass(frozen=True)

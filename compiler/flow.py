@@ -18,7 +18,8 @@ from ullage.plan.plan import Plan
 from ullage.scratch import Scratch
 
 if TYPE_CHECKING:
-    from ullage.driver import Prepared
+    from ullage.driver import Options, Prepared
+    from ullage.passes.manager import Rewrite
     from ullage.runtime.runner import Runner
 
 
@@ -88,15 +89,20 @@ def prepare(captured: CapturedModel, options: CompileOptions, source: Source | N
     """
     from ullage.driver import prepare as run
 
+    return run(captured, _for_driver(captured, options, source))
+
+
+def _for_driver(captured: CapturedModel, options: CompileOptions, source: Source | None) -> Options:
+    """The driver's options, with samples where rewrites are to be judged."""
     if not options.is_lossy:
-        return run(captured, options.for_driver())
+        return options.for_driver()
     from ullage.calibration import samples_of
 
     known = source or Source(Convention.of(captured, None))
     examples = known.convention.bind(known.args, known.kwargs) if known.has_examples else None
     if options.calibration is None and examples is None:
         warnings.warn(_RANDOM, UserWarning, stacklevel=2)
-    return run(captured, options.for_driver(samples_of(captured, known.convention, options.calibration, examples)))
+    return options.for_driver(samples_of(captured, known.convention, options.calibration, examples))
 
 
 def plan(prepared: Prepared, options: CompileOptions) -> Plan:
@@ -139,6 +145,36 @@ def convert(model: str, options: CompileOptions, path: Path) -> Plan:
     planned = plan(prepared, options)
     prepared.write(planned, path)
     return planned
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written ONNX model: its files (the model first), their bytes, and what was rewritten."""
+
+    paths: tuple[Path, ...]
+    bytes: int
+    rewrites: tuple[Rewrite, ...]
+
+
+def export(captured: CapturedModel, options: CompileOptions, source: Source | None, path: Path) -> Exported:
+    """Write the rewritten graph as an ONNX model; raises UnsupportedOperator for operators that ONNX has no form of."""
+    from ullage.driver import rewritten
+    from ullage.frontends.load import write_onnx
+
+    options.check_for_onnx()
+    chosen = _for_driver(captured, options, source)
+    model, rewrites = rewritten(captured, chosen)
+    chosen.report("write", 0.5)
+    paths = write_onnx(model, path)
+    chosen.report("done", 1.0)
+    return Exported(paths, sum(file.stat().st_size for file in paths), tuple(rewrites))
+
+
+def convert_to_onnx(model: str, options: CompileOptions, path: Path) -> Exported:
+    """Write the ONNX form of a model file (or factory) to `path`, which appears only when it is complete."""
+    options.check_for_onnx()
+    captured, source = open_model(model, options)
+    return export(captured, options, source, path)
 
 
 def facts_of(prepared: Prepared, planned: Plan, options: CompileOptions) -> Facts:

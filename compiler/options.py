@@ -112,6 +112,17 @@ class CompileOptions:
                 f"{available_threads()} are available."
             )
 
+    def check_for_onnx(self) -> None:
+        """Raise InputError for options that say something about an artifact, which an ONNX model is not."""
+        plain = CompileOptions()
+        names = ("budget", "target", "threads", "tune")
+        given = [name for name in names if getattr(self, name) != getattr(plain, name)]
+        if given:
+            raise InputError(
+                f"an ONNX model is run by others, so nothing is meant by {' and '.join(given)} here; leave that out, "
+                "or write an artifact (.ullage)."
+            )
+
     @cached_property
     def machine(self) -> Target:
         """What code is made for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sympy
@@ -28,6 +29,18 @@ def dim_bounds(
                 place = f"axis {axis} of input {spec.name!r}"
                 bounds.setdefault(str(symbol), _bounds(symbol, constraints, minimums.get((leaf, axis)), place))
     return tuple(bounds.values())
+
+
+def named(
+    dims: Sequence[DimBounds], inputs: Sequence[TensorSpec], names: Mapping[tuple[int, int], str]
+) -> tuple[DimBounds, ...]:
+    """The dimensions with the names that axes of inputs were declared with, by (input, axis)."""
+    found: dict[str, str] = {}
+    for (leaf, axis), name in names.items():
+        size = inputs[leaf].shape[axis]
+        if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
+            found.setdefault(str(size.node.expr), name)
+    return tuple(replace(dim, name=found.get(dim.symbol, dim.name)) for dim in dims)
 
 
 def _symbols(size: int | torch.SymInt) -> list[sympy.Symbol]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,9 @@ from ullage.errors import InputError
 
 _SMALLEST_EXAMPLE = 2
 """torch.export treats sizes 0 and 1 as fixed, so that a dynamic dimension needs a larger example."""
+
+_SHARED = "_axis"
+"""How names begin that are made up for dimensions that were declared by their range alone."""
 
 Minimums = Mapping[tuple[int, int], int]
 """Declared least sizes by (tensor leaf of (args, kwargs), axis)."""
@@ -26,6 +29,8 @@ class Example:
     kwargs: dict[str, Any]
     dynamic_shapes: Any
     minimums: Minimums
+    names: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    """Names that dimensions were declared with, by (tensor leaf, axis)."""
 
 
 def prepare(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], shapes: Any) -> Example:
@@ -38,7 +43,7 @@ def prepare(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[
     positional = [by_name.get(name) for name in names[: len(args)]] + [None] * (len(args) - len(names))
     asked = (positional, {name: by_name.get(name) for name in kwargs})
     larger = _enlarged((list(args), dict(kwargs)), asked)
-    return Example(tuple(larger[0]), larger[1], resolved, _minimums(larger, asked))
+    return Example(tuple(larger[0]), larger[1], resolved, _minimums(larger, asked), _names(larger, asked))
 
 
 def argument_names(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
@@ -66,7 +71,7 @@ def _shared_axes(axes: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def _named(axis: int, minimum: int, maximum: int) -> Any:
-    return torch.export.Dim(f"axis{axis}_{minimum}_{maximum}", min=minimum, max=maximum)
+    return torch.export.Dim(f"{_SHARED}{axis}_{minimum}_{maximum}", min=minimum, max=maximum)
 
 
 def _is_range(value: Any) -> bool:
@@ -136,6 +141,13 @@ def _children(value: Any, shape: Any) -> list[tuple[Any, Any]]:
 def _minimums(value: Any, shape: Any) -> dict[tuple[int, int], int]:
     leaves = enumerate(_tensors(value, shape))
     return {(i, axis): int(getattr(dim, "min", None) or 0) for i, (_, asked) in leaves for axis, dim in _axes(asked)}
+
+
+def _names(value: Any, shape: Any) -> dict[tuple[int, int], str]:
+    """Names that were given to `Dim`s, and not by `shared_ranges`."""
+    leaves = enumerate(_tensors(value, shape))
+    found = {(i, axis): getattr(dim, "__name__", "") for i, (_, asked) in leaves for axis, dim in _axes(asked)}
+    return {place: name for place, name in found.items() if name and not name.startswith(_SHARED)}
 
 
 def _tensors(value: Any, shape: Any) -> Iterator[tuple[torch.Tensor, Any]]:

@@ -16,6 +16,7 @@ from ullage.errors import CaptureError, UllageError
 from ullage.frontends.by_operator import NotFunctional, decompose_by_operator
 from ullage.frontends.convert import Names, from_exported
 from ullage.frontends.decompositions import decomposition_table
+from ullage.frontends.dims import named
 from ullage.frontends.dynamic import Example, prepare
 from ullage.frontends.lean import lean
 from ullage.frontends.names import input_names
@@ -49,7 +50,9 @@ def capture(
         if names is None:
             structure = pytree.tree_structure((example.args, example.kwargs))
             names = Names(input_names(module.forward, structure))
-        return from_exported(*decompose(exported), names, sources or {}, example.minimums)
+        captured = from_exported(*decompose(exported), names, sources or {}, example.minimums)
+    captured.dims = named(captured.dims, captured.inputs, example.names)
+    return captured
 
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]

@@ -1,4 +1,4 @@
-"""One way in: whatever names or holds a model becomes a `CapturedModel`."""
+"""One way in: whatever names or holds a model becomes a `CapturedModel`. One way out: ONNX."""
 
 from __future__ import annotations
 
@@ -103,6 +103,16 @@ def _gguf(
     from ullage.frontends.gguf.capture import capture_gguf
 
     return capture_gguf(path, args, kwargs, specs, dynamic_shapes)
+
+
+def write_onnx(model: CapturedModel, path: Path) -> tuple[Path, ...]:
+    """Write a graph as an ONNX model; returns its files, the model first. Raises UnsupportedOperator."""
+    try:
+        from ullage.frontends.onnx.write.file import write_file
+        from ullage.frontends.onnx.write.model import onnx_model
+    except ImportError as error:
+        raise CaptureError("writing ONNX models needs onnx-ir: pip install 'ullage[onnx]'.") from error
+    return write_file(onnx_model(model), path)
 
 
 def _file(path: Path, specs: InputSpecs | None, dynamic_shapes: Any) -> CapturedModel:

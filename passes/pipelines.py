@@ -57,7 +57,10 @@ CLEAN: tuple[Line, ...] = (
     Line(FlattenProducts(), "kernels take mm and bmm; last, since everything else is simpler on matmul"),
     Line(DeadCode(), "what no output needs"),
 )
-PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN}
+_FOR_OUR_KERNELS = (StateProducts, SplitGroupNorms, FlattenProducts)
+PORTABLE: tuple[Line, ...] = tuple(line for line in CLEAN if not isinstance(line.step, _FOR_OUR_KERNELS))
+"""For other runtimes: without what only makes operators suit our kernels, such as norms in parts."""
+PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN, "portable": PORTABLE}
 _KINDS = (
     Attention, BatchNorm, Bfloat16, Canonicalize, CommonSubexpressions, DeadCode, FlattenProducts, FoldConstants, Int8,
     MergeLinear, NarrowResiduals, Recurrences, Simplify, SpelledNorms, SplitGroupNorms,
@@ -82,3 +85,9 @@ def run_clean(
 ) -> tuple[CapturedModel, list[Rewrite]]:
     """A cleaned copy of the model, and every rewrite that was made."""
     return PassManager(passes_of("clean"), tuple(instruments), fuel).run(captured)
+
+
+@one_torch_thread()
+def run_portable(captured: CapturedModel) -> tuple[CapturedModel, list[Rewrite]]:
+    """A cleaned copy of the model for other runtimes, and every rewrite that was made."""
+    return PassManager(passes_of("portable")).run(captured)

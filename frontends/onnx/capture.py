@@ -13,11 +13,13 @@ from torch.fx.traceback import preserve_node_meta
 
 from ullage.errors import CaptureError, InputError, UllageError
 from ullage.frontends.convert import Names
+from ullage.frontends.dims import named
 from ullage.frontends.export import capture
 from ullage.frontends.hf_inputs import InputSpecs, example_inputs
 from ullage.frontends.onnx.fixed import with_fixed_inputs
 from ullage.frontends.onnx.module import OnnxModule, leaf_names
 from ullage.frontends.onnx.narrow import narrow_type
+from ullage.frontends.onnx.ranges import declared, open_dimensions
 from ullage.frontends.onnx.read import from_proto, read_model, torch_dtype
 from ullage.graph.captured import CapturedModel
 
@@ -31,7 +33,7 @@ def capture_onnx(
 ) -> CapturedModel:
     """The captured graph of an ONNX file or ModelProto; its inputs and outputs keep their names.
 
-    Inputs of open shape need a size: by example inputs, by specs, or by the upper bound of a dynamic dimension. Inputs
+    Inputs of open shape need a size: by example inputs, by specs, or by the range of a dynamic dimension. Inputs
     whose values sizes follow from are fixed at the example's. Raises InputError or CaptureError.
     """
     with _in_one_line():
@@ -49,7 +51,7 @@ def _captured(
     names = [str(value.name) for value in module.inputs]
     given = _given(names, args, kwargs)
     examples = given | {name: x for name, x in example_inputs(specs or {}).items() if _known_name(name, names)}
-    ranges = _by_name(names, dynamic_shapes)
+    ranges = _by_name(names, dynamic_shapes) if examples or dynamic_shapes else declared(module.model, module.inputs)
     inputs = tuple(
         examples[name] if name in examples else _example(value, ranges.get(name, {}))
         for name, value in zip(names, module.inputs, strict=True)
@@ -59,9 +61,12 @@ def _captured(
     )
     public = Names(leaf_names(names, inputs), module.output_names)
     with preserve_node_meta():
-        return with_fixed_inputs(
+        captured = with_fixed_inputs(
             module, given, lambda: capture(module, inputs, None, shapes, sources=module.sources, names=public)
         )
+    own = {(i, axis): name for i, value in enumerate(module.inputs) for axis, name in open_dimensions(value).items()}
+    captured.dims = named(captured.dims, captured.inputs, own)
+    return captured
 
 
 @contextmanager
@@ -97,7 +102,7 @@ def _by_name(names: list[str], shapes: Any) -> dict[str, Any]:
 
 
 def _example(value: ir.Value, ranges: Any) -> torch.Tensor:
-    """A tensor of an input's type, of any values; a dynamic dimension has its upper bound."""
+    """A tensor of an input's type, of any values; a dynamic dimension has a size amid its bounds."""
     if not isinstance(value.type, ir.TensorType):
         raise InputError(
             f"input {value.name!r} is no tensor; give an example: a list for a sequence, None or a tensor."
@@ -115,11 +120,18 @@ def _example(value: ir.Value, ranges: Any) -> torch.Tensor:
         raise InputError(f"input {value.name!r} of shape {sizes} is too large for this machine.") from error
 
 
+def _between(dim: Any) -> int:
+    """A size amid the bounds of a `Dim`: at the upper one, tracing takes what is cut to a table's length for fixed."""
+    root = getattr(dim, "root", None)
+    if root is not None:
+        return int(dim.fn(_between(root)))
+    return (int(dim.min or 0) + int(dim.max) + 1) // 2
+
+
 def _size(value: ir.Value, axis: int, dim: Any, ranges: Any) -> int:
     asked = ranges.get(axis) if isinstance(ranges, Mapping) else None
-    most = getattr(asked, "max", None)
-    if most is not None:
-        return int(most)
+    if getattr(asked, "max", None) is not None:
+        return _between(asked)
     if isinstance(dim, int) and dim < 0:
         raise CaptureError(f"input {value.name!r} has a dimension of {dim} in the model.")
     if isinstance(dim, int):

@@ -22,7 +22,10 @@ STANDARD = ""
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """How an operator is translated from an opset version on; `host` computes it on numpy arrays, of objects too."""
+    """How an operator is translated from an opset version on; `host` computes it on numpy arrays, of objects too.
+
+    `host` may give NotImplemented for values that only tracing can compute with.
+    """
 
     since: int
     translate: Translation

@@ -57,12 +57,11 @@ def _range(call: Call) -> Tensor:
 
 def _known_range(call: Call) -> Any:
     start, limit, delta = (call.scalar(i) for i in range(3))
-    dtype = call.known(0).dtype
     if any(isinstance(x, torch.SymInt) for x in (start, limit, delta)):
         raise NotAhead
     within_limit((max(0, (limit - start) / delta),))
     array = np.arange(start, limit, delta)
-    return Known(array.astype(call.known(0).array.dtype), dtype)
+    return Known(array.astype(call.known(0).array.dtype), call.known(0).dtype)
 
 
 @operator("OneHot")

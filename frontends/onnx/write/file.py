@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -29,18 +28,10 @@ _GRAPH, _INITIALIZER, _RAW_DATA = (7 << 3) | 2, (5 << 3) | 2, (9 << 3) | 2
 """Tags of the fields ModelProto.graph, GraphProto.initializer, TensorProto.raw_data: number and wire type."""
 
 
-@dataclass(frozen=True)
-class Written:
-    """The files of a model and their bytes."""
-
-    paths: tuple[Path, ...]
-    bytes: int
-
-
-def write_file(written: OnnxModel, path: Path, embedded_bytes: int = EMBEDDED_BYTES) -> Written:
+def write_file(written: OnnxModel, path: Path, embedded_bytes: int = EMBEDDED_BYTES) -> tuple[Path, ...]:
     """Write a model to `path`, and constants of more than `embedded_bytes` in all beside it, to `path` + `.data`.
 
-    Files appear under their names when they are complete; what fails leaves none.
+    Returns the files, the model first. They appear under their names when all are complete; what fails leaves none.
     """
     total = sum(ref.nbytes for ref in written.weights.values())
     names = [path] if total <= embedded_bytes else [path.with_name(f"{path.name}.data"), path]
@@ -54,7 +45,7 @@ def write_file(written: OnnxModel, path: Path, embedded_bytes: int = EMBEDDED_BY
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
-    return Written(tuple(reversed(names)), sum(name.stat().st_size for name in names))
+    return tuple(reversed(names))
 
 
 def _put(path: Path, pieces: Iterable[bytes]) -> None:

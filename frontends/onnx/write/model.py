@@ -12,6 +12,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch.fx import Node
 
 from ullage.errors import UnsupportedOperator
+from ullage.frontends.onnx.ranges import as_metadata
 from ullage.frontends.onnx.write.block import Block, Constants, NameScope, Value
 from ullage.frontends.onnx.write.operators import load_forms
 from ullage.frontends.onnx.write.sizes import Sizes, symbol_names
@@ -24,8 +25,6 @@ OPSET = 23
 """The first with attention and RMS norms; ONNX Runtime runs it from 1.23 on."""
 IR_VERSION = 11
 """What came with that operator set."""
-RANGE_KEY = "ullage.range."
-"""Before the name of a dynamic dimension in the model's metadata; the value is `minimum..maximum`."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,8 @@ class Writer:
         self.block = Block(self.names, Constants(self.names))
         self.values: dict[Node, Any] = {}
         self.weights: dict[Value, ConstantRef] = {}
+        self.replaced: dict[Node, Value] = {}
+        """Nodes whose value is part of what an earlier node was written as."""
         self._captured = captured
         self._turned: dict[Value, Value] = {}
         self.inputs = {spec.name: self._input(spec) for spec in captured.inputs}
@@ -91,9 +92,11 @@ class Writer:
         return self._model(graph.output_node().args[0])
 
     def _call(self, node: Node) -> None:
-        found = self.values[node] = FORMS[node.target](Call(node, self))
+        form_of = FORMS[node.target]
+        found = self.values[node] = self.replaced[node] if node in self.replaced else form_of(Call(node, self))
         value = node.meta["val"]
         if isinstance(value, torch.Tensor) and found.type is None:
+            found.name = self.names.new(node.name)
             found.type = ir.TensorType(onnx_type(form(value.dtype), node.name))
             found.shape = self.shape_of(value.shape)
 
@@ -130,7 +133,7 @@ class Writer:
         """The bounds of dynamic dimensions, by their names."""
         names = symbol_names(self._captured.inputs, self._captured.dims)
         dims = [dim for dim in self._captured.dims if dim.symbol in names]
-        return {f"{RANGE_KEY}{names[dim.symbol]}": f"{dim.minimum}..{dim.maximum}" for dim in dims}
+        return as_metadata({names[dim.symbol]: (dim.minimum, dim.maximum) for dim in dims})
 
 
 def onnx_model(captured: CapturedModel) -> OnnxModel:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
-
 from ullage.frontends.onnx.write.block import Value
 from ullage.frontends.onnx.write.operators.arithmetic import truncated
 from ullage.frontends.onnx.write.table import Call, aten, writes
+from ullage.frontends.onnx.write.types import arithmetic
 
 _OPERATORS = {
     "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "sin": "Sin", "cos": "Cos", "tan": "Tan", "asin": "Asin",
@@ -65,20 +64,14 @@ _FORMULAS: dict[str, Callable[[Call, Value], Value]] = {
     "erfc": lambda call, x: call.op("Sub", _number(call, 1), call.op("Erf", x)),
     "log_sigmoid": lambda call, x: call.op("Neg", call.op("Softplus", call.op("Neg", x))),
     "square": lambda call, x: call.op("Mul", x, x),
-    "relu": lambda call, x: (
-        call.op("Relu", x)
-        if call.dtype.is_floating_point
-        else call.op("Max", x, call.block.cast(_zero(call), _wide(call)))
-    ),
+    "relu": lambda call, x: _relu(call, x),
 }
 
 
-def _zero(call: Call) -> Value:
-    return call.block.number(0, torch.int32)
-
-
-def _wide(call: Call) -> torch.dtype:
-    return call.dtype if call.dtype.itemsize > 2 else torch.int32
+def _relu(call: Call, x: Value) -> Value:
+    if call.dtype.is_floating_point:
+        return call.op("Relu", x)
+    return call.op("Max", x, call.block.number(0, arithmetic(call.dtype)))
 
 
 def _formula(formula: Callable[[Call, Value], Value]) -> Callable[[Call], Value]:

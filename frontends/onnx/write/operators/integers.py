@@ -67,8 +67,23 @@ def _depthwise_codes(call: Call) -> Value:
 
 @writes(LINEAR_CODES)
 def _linear_codes(call: Call) -> Value:
-    """The product with decoded weights of the fixed-point numbers whose bytes the planes are."""
-    x, bits = _fixed_point(call), call["bits"]
+    """The product with decoded weights of the numbers that the planes stand for.
+
+    What our kernels round to 16 bits, because they multiply integers, is multiplied as it is where that can be told.
+    """
+    whole, bits = _cut_from(call["x"]), call["bits"]
+    source = _before_rounding(call.node, whole)
+    if source is not None:
+        x = call.value(source)
+    else:
+        x = _put_together(call) if whole is None else call.value(whole, _FLOAT)
+    found = _product(call, x, bits)
+    if source is not None:
+        call.writer.replaced.update(dict.fromkeys(call.node.users, found))
+    return found
+
+
+def _product(call: Call, x: Value, bits: int) -> Value:
     codes, scales = (call.writer.constant(call[name]) for name in ("codes", "scales"))
     if codes is None or scales is None:
         raise call.refuse("of codes that are computed")
@@ -94,11 +109,8 @@ def _grouped(call: Call, codes: ConstantRef, scales: ConstantRef, bits: int) -> 
     return call.op("DequantizeLinear", held, wide, call.block.tensor(zeros), axis=1, block_size=group)
 
 
-def _fixed_point(call: Call) -> Value:
-    """The whole numbers −32768 to 32767 that the planes hold: what they were cut from, or put together again."""
-    whole = _cut_from(call["x"])
-    if whole is not None:
-        return call.value(whole, _FLOAT)
+def _put_together(call: Call) -> Value:
+    """The whole numbers −32768 to 32767 that the planes hold."""
     width = call.fake(call["x"]).shape[-1] // 2
     sizes = call.block.ints(width, width)
     high, low = call.block.ops("Split", call.value(call["x"], _FLOAT), sizes, outputs=2, axis=-1)
@@ -118,6 +130,20 @@ def _cut_from(planes: Any) -> Node | None:
         return None
     fixed = _source(shifted, aten.add.Tensor, float(PLANES_OFFSET))
     return fixed if isinstance(fixed, Node) and fixed.target is aten.round.default else None
+
+
+def _before_rounding(product: Node, whole: Node | None) -> Node | None:
+    """x, where `whole` is round(x / steps) and nothing reads the product but multiplications with the steps."""
+    scaled = None if whole is None else whole.args[0]
+    x = _source(scaled, aten.mul.Tensor)
+    steps = _source(scaled.args[1], aten.reciprocal.default) if isinstance(scaled, Node) and x is not None else None
+    if not isinstance(steps, Node) or not isinstance(x, Node) or x.meta["val"].dtype != _FLOAT:
+        return None
+    return x if all(_is_product(user, product, steps) for user in product.users) else None
+
+
+def _is_product(node: Node, left: Node, right: Node) -> bool:
+    return node.target is aten.mul.Tensor and set(node.args) == {left, right}
 
 
 def _arguments(node: Any, target: Any, position: int) -> Any:

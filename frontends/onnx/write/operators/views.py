@@ -38,12 +38,9 @@ def _unsqueeze(call: Call) -> Value:
 
 @writes(aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default)
 def _squeeze(call: Call) -> Value:
-    fake = call.fake()
-    given = call["dim"]
-    dims = range(fake.dim()) if given is None else [given] if isinstance(given, int) else given
-    axes = sorted(
-        {d % fake.dim() for d in dims if fake.dim() and isinstance(fake.shape[d], int) and fake.shape[d] == 1}
-    )
+    shape, given = call.fake().shape, call["dim"]
+    dims = range(len(shape)) if given is None else [given] if isinstance(given, int) else given
+    axes = sorted({d % len(shape) for d in dims if shape and isinstance(shape[d], int) and shape[d] == 1})
     source = call.value(call["self"])
     return call.op("Squeeze", source, call.block.ints(*axes)) if axes else source
 
