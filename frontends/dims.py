@@ -34,12 +34,12 @@ def dim_bounds(
 def named(
     dims: Sequence[DimBounds], inputs: Sequence[TensorSpec], names: Mapping[tuple[int, int], str]
 ) -> tuple[DimBounds, ...]:
-    """The dimensions with the names that axes of inputs were declared with, by (input, axis)."""
+    """The dimensions with the names that axes of inputs, or what these are multiples of, were declared with."""
     found: dict[str, str] = {}
     for (leaf, axis), name in names.items():
-        size = inputs[leaf].shape[axis]
-        if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
-            found.setdefault(str(size.node.expr), name)
+        symbols = _symbols(inputs[leaf].shape[axis])
+        if len(symbols) == 1:
+            found.setdefault(str(symbols[0]), name)
     return tuple(replace(dim, name=found.get(dim.symbol, dim.name)) for dim in dims)
 
 

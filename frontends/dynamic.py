@@ -144,9 +144,10 @@ def _minimums(value: Any, shape: Any) -> dict[tuple[int, int], int]:
 
 
 def _names(value: Any, shape: Any) -> dict[tuple[int, int], str]:
-    """Names that were given to `Dim`s, and not by `shared_ranges`."""
+    """Names that were given to `Dim`s (to their root, for multiples), and not by `shared_ranges`."""
     leaves = enumerate(_tensors(value, shape))
-    found = {(i, axis): getattr(dim, "__name__", "") for i, (_, asked) in leaves for axis, dim in _axes(asked)}
+    roots = {(i, axis): getattr(dim, "root", dim) for i, (_, asked) in leaves for axis, dim in _axes(asked)}
+    found = {place: getattr(root, "__name__", "") for place, root in roots.items()}
     return {place: name for place, name in found.items() if name and not name.startswith(_SHARED)}
 
 

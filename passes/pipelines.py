@@ -58,7 +58,12 @@ CLEAN: tuple[Line, ...] = (
     Line(DeadCode(), "what no output needs"),
 )
 _FOR_OUR_KERNELS = (StateProducts, SplitGroupNorms, FlattenProducts)
-PORTABLE: tuple[Line, ...] = tuple(line for line in CLEAN if not isinstance(line.step, _FOR_OUR_KERNELS))
+_FOLD = Line(FoldConstants(keep_codes=True), "as above, but weights that came in few bits stay in few bits")
+PORTABLE: tuple[Line, ...] = tuple(
+    _FOLD if isinstance(line.step, FoldConstants) else line
+    for line in CLEAN
+    if not isinstance(line.step, _FOR_OUR_KERNELS)
+)
 """For other runtimes: without what only makes operators suit our kernels, such as norms in parts."""
 PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN, "portable": PORTABLE}
 _KINDS = (

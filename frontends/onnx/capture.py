@@ -65,7 +65,7 @@ def _captured(
             module, given, lambda: capture(module, inputs, None, shapes, sources=module.sources, names=public)
         )
     own = {(i, axis): name for i, value in enumerate(module.inputs) for axis, name in open_dimensions(value).items()}
-    captured.dims = named(captured.dims, captured.inputs, own)
+    captured.dims = named(captured.dims, captured.inputs, {place: n for place, n in own.items() if n.isidentifier()})
     return captured
 
 

@@ -32,12 +32,14 @@ class FoldConstants(Pass):
     """Replace calls whose operands are all constant.
 
     `limit_bytes`: results up to this size are computed at once. `work_bytes`: no tensor larger than this is ever
-    computed here or held while a result is read.
+    computed here or held while a result is read. `keep_codes`: what is computed from matrices (or more dimensions) of
+    8-bit integers is left, so that weights that come as codes stay codes.
     """
 
     name: ClassVar[str] = "fold_constants"
     limit_bytes: int = 256 * 1024
     work_bytes: int = 64 * 1024 * 1024
+    keep_codes: bool = False
 
     def run(self, model: CapturedModel, log: RewriteLog) -> None:
         """One sweep in topological order: every operand is folded before its users are looked at."""
@@ -46,6 +48,8 @@ class FoldConstants(Pass):
         _spell_single_values(edit, log)
         constant = {node for node in edit.graph.find_nodes(op="placeholder") if edit.constant(node) is not None}
         for node in calls(edit.graph):
+            if self.keep_codes and _reads_codes(node, constant):
+                continue
             if is_pure(node) and constant.issuperset(node.all_input_nodes) and node.users:
                 constant.add(node)
                 constant.update(self._fold(edit.at(node), node, log))
@@ -80,6 +84,14 @@ class FoldConstants(Pass):
         if bytes_of(node) > self.work_bytes:
             return False
         return all(self._is_affordable(edit, source) for source in node.all_input_nodes)
+
+
+def _reads_codes(node: Node, constant: set[Node]) -> bool:
+    """Whether a node makes floats from a constant of codes."""
+    if not is_call(node, aten._to_copy.default):
+        return False
+    source = value_of(node.args[0])
+    return node.args[0] in constant and source.dtype in (torch.int8, torch.uint8) and source.dim() > 1
 
 
 def is_pure(node: Node) -> bool:

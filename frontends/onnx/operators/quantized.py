@@ -160,7 +160,8 @@ def _matmul_nbits(call: Call) -> Tensor:
 
 
 def _unpacked(packed: Tensor, bits: int) -> Tensor:
-    """Codes of a row of bytes, lowest bits first."""
-    shifts = torch.arange(0, 8, bits, dtype=torch.int32)
-    codes = torch.bitwise_right_shift(packed.to(torch.int32).unsqueeze(-1), shifts) & ((1 << bits) - 1)
+    """Codes of a row of bytes, lowest bits first; by quotients, which have kernels, and shifts have none."""
+    units = torch.tensor([1 << shift for shift in range(0, 8, bits)], dtype=torch.int32)
+    whole = torch.div(packed.to(torch.int32).unsqueeze(-1), units, rounding_mode="floor")
+    codes = torch.remainder(whole, 1 << bits)
     return codes.reshape(*packed.shape[:-1], -1)

@@ -29,6 +29,7 @@ class Sizes:
             if isinstance(size, torch.SymInt)
         }
         self._names = symbol_names(model.inputs, model.dims)
+        self._solved = _solved(model)
 
     def vector(self, *sizes: Any) -> Value:
         """A vector of int64 of sizes: a constant where all are known."""
@@ -66,6 +67,9 @@ class Sizes:
         if str(expression) in self._places:
             source, axis = self._places[str(expression)]
             return op("Shape", source, start=axis, end=axis + 1)
+        if expression.is_Symbol and expression in self._solved:
+            whole, factor, term = self._solved[expression]
+            return op("Div", op("Sub", self._of(whole), self._block.ints(term)), self._block.ints(factor))
         if expression.is_Pow and expression.exp.is_Integer and expression.exp > 0:
             return reduce(lambda a, b: op("Mul", a, b), [self._of(expression.base)] * int(expression.exp))
         if name == "CeilDiv":
@@ -79,6 +83,18 @@ class Sizes:
         return reduce(lambda a, b: op(known[name], a, b), parts)
 
 
+def _solved(model: CapturedModel) -> dict[Any, tuple[Any, int, int]]:
+    """Symbols by sizes of inputs that are `factor` times them and a `term`: (size, factor, term)."""
+    found: dict[Any, tuple[Any, int, int]] = {}
+    sizes = [size.node.expr for spec in model.inputs for size in spec.shape if isinstance(size, torch.SymInt)]
+    for size in sizes:
+        for symbol in size.free_symbols if len(size.free_symbols) == 1 else ():
+            factor, term = size.coeff(symbol), size.subs(symbol, 0)
+            if factor.is_Integer and term.is_Integer and size == factor * symbol + term:
+                found.setdefault(symbol, (size, int(factor), int(term)))
+    return found
+
+
 def symbol_names(inputs: Sequence[TensorSpec], dims: Sequence[DimBounds]) -> dict[str, str]:
     """A name for each symbol: the one that it was declared with, else the first input and axis of its size."""
     found: dict[str, str] = {}
@@ -88,4 +104,4 @@ def symbol_names(inputs: Sequence[TensorSpec], dims: Sequence[DimBounds]) -> dic
             if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
                 symbol = str(size.node.expr)
                 found.setdefault(symbol, declared.get(symbol, f"{spec.name}_{axis}"))
-    return found
+    return {dim.symbol: dim.name or dim.symbol for dim in dims} | found

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from ullage.frontends.onnx.write.block import Value
+from ullage.frontends.onnx.write.decoded import decoded
 from ullage.frontends.onnx.write.table import Call, aten, writes
-from ullage.frontends.onnx.write.types import form
+from ullage.frontends.onnx.write.types import arithmetic, form
 
 
 def _compared(name: str) -> Callable[[Call], Value]:
@@ -70,6 +71,9 @@ def _add(call: Call) -> Value:
 
 @writes(aten.mul)
 def _mul(call: Call) -> Value:
+    weight = decoded(call)
+    if weight is not None:
+        return weight
     operator = "And" if call.dtype == torch.bool else "Mul"
     return call.elementwise(call.first(2), lambda a, b: call.op(operator, a, b))
 
@@ -101,7 +105,7 @@ def _floored(call: Call, quotient: Value, a: Value, b: Value) -> Value:
     zero = call.op("Sub", rest, rest)
     uneven = call.op("Not", call.op("Equal", rest, zero))
     signs = call.op("Xor", call.op("Less", rest, zero), call.op("Less", b, zero))
-    below = call.op("CastLike", call.op("And", uneven, signs), a)
+    below = call.block.cast(call.op("And", uneven, signs), arithmetic(call.dtype))
     return call.op("Sub", quotient, below)
 
 
