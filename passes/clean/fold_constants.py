@@ -90,8 +90,9 @@ def _reads_codes(node: Node, constant: set[Node]) -> bool:
     """Whether a node makes floats from a constant of codes."""
     if not is_call(node, aten._to_copy.default):
         return False
-    source = value_of(node.args[0])
-    return node.args[0] in constant and source.dtype in (torch.int8, torch.uint8) and source.dim() > 1
+    source: Any = node.args[0]
+    value = value_of(source)
+    return source in constant and value.dtype in (torch.int8, torch.uint8) and value.dim() > 1
 
 
 def is_pure(node: Node) -> bool:

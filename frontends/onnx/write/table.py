@@ -89,7 +89,8 @@ class Call:
 
     def fake(self, value: Any = None) -> torch.Tensor:
         """The fake tensor of an argument (the first without one)."""
-        found = (self.node.args[0] if value is None else value).meta["val"]
+        argument: Any = self.node.args[0] if value is None else value
+        found = argument.meta["val"]
         assert isinstance(found, torch.Tensor)
         return found
 

@@ -103,7 +103,7 @@ def _classified(call: Call) -> Value:
     x, name = call.value(call["self"]), str(call.node.target).split(".")[1]
     if not call.fake(call["self"]).is_floating_point():
         return call.op("Equal", x, x) if name == "isfinite" else call.op("Not", call.op("Equal", x, x))
-    tests = {"isnan": lambda: call.op("IsNaN", x), "isinf": lambda: call.op("IsInf", x)}
+    tests: dict[str, Callable[[], Value]] = {"isnan": lambda: call.op("IsNaN", x), "isinf": lambda: call.op("IsInf", x)}
     if name in tests:
         return tests[name]()
     return call.op("Not", call.op("Or", *(test() for test in tests.values())))

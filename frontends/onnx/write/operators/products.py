@@ -44,7 +44,7 @@ def convolved(call: Call, x: Value, weight: Value, bias: Value | None, padding: 
     pads = call.known_ints(call["padding"] if padding is None else padding)
     rank = call.result.dim() - 2
     pads = pads * rank if len(pads) == 1 else pads
-    geometry = {
+    geometry: dict[str, Any] = {
         "strides": _spread(call, "stride", rank), "dilations": _spread(call, "dilation", rank),
         "pads": [*pads, *pads], "group": call.known_int(call["groups"]),
     }  # fmt: skip
