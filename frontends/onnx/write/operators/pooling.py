@@ -24,9 +24,16 @@ class _Window:
         sizes, results = call.fake().shape[-rank:], call.result.shape[-rank:]
         self.static = all(isinstance(n, int) for n in (*sizes, *results))
         self.rounds_up = bool(call["ceil_mode"])
+        if self.static:
+            self.kernel = [self._clipped(d, sizes[d], results[d]) for d in range(rank)]
         self.behind = list(self.padding)
         if self.static and self.rounds_up:
             self.behind = [self._behind(d, sizes[d], results[d]) for d in range(rank)]
+
+    def _clipped(self, d: int, size: int, count: int) -> int:
+        """A single window that reaches beyond the input, as rounding up allows, is cut to it."""
+        alone = count == 1 and self.padding[d] == 0 and self.dilation[d] == 1
+        return min(self.kernel[d], size) if alone else self.kernel[d]
 
     def _behind(self, d: int, size: int, count: int) -> int:
         """Padding behind a dimension, just so much that as many windows as torch takes fit."""
