@@ -32,6 +32,7 @@ from ullage.frontends.onnx.write.model import onnx_model
 from ullage.frontends.onnx.write.operators import load_forms
 from ullage.frontends.onnx.write.table import FORMS
 from ullage.graph.constants import Box, ConstantRef
+from ullage.graph.reference import run_captured
 from ullage.graph.sources import FileSlice
 from ullage.passes.quantize.measure import run_as_kernels
 from ullage.passes.quantize.names import parse_scheme
@@ -278,11 +279,16 @@ def test_dynamic_dimensions_keep_names_and_ranges(tmp_path: Path) -> None:
 
 
 def test_ranges_are_read_back(tmp_path: Path) -> None:
-    path = written(Perceptron(), tmp_path, floats(3, 128), dynamic_shapes={"x": {0: (1, 40)}})
+    class Positions(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * torch.arange(x.shape[1])
+
+    path = written(Positions(), tmp_path, floats(3, 8), dynamic_shapes={"x": {1: (1, 40)}})
     captured = load_model(path)
-    assert [(d.name, d.minimum, d.maximum) for d in captured.dims] == [("x_0", 1, 40)]
-    fixed = load_model(path, (floats(3, 128),))
-    assert (fixed.dims, fixed.inputs[0].shape) == ((), (3, 128))
+    assert [(d.name, d.minimum, d.maximum) for d in captured.dims] == [("x_1", 1, 40)]
+    assert torch.equal(run_captured(captured, (torch.ones(3, 40),))[0][1], torch.arange(40.0))
+    fixed = load_model(path, (floats(3, 8),))
+    assert (fixed.dims, fixed.inputs[0].shape) == ((), (3, 8))
 
 
 def test_results_that_are_inputs_constants_or_the_same_have_names_of_their_own(tmp_path: Path) -> None:
