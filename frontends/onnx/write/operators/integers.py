@@ -157,3 +157,9 @@ def _source(node: Any, target: Any, number: float | None = None) -> Any:
     if number is not None and not (isinstance(node.args[1], int | float) and math.isclose(node.args[1], number)):
         return None
     return node.args[0]
+
+
+@writes(aten.view.dtype)
+def _bits(call: Call) -> Value:
+    """Casts between types of one byte only: `BitCast` is of opset 26, which ONNX Runtime does not have everywhere."""
+    raise call.refuse("between types of equal size")
