@@ -23,9 +23,11 @@ from ullage.codegen.loops.ir import (
     Reduce,
     Ref,
     Scan,
+    Sort,
     Store,
     Var,
 )
+from ullage.codegen.loops.normal import scatters
 from ullage.codegen.templates import Attention, Conv2d, Gemm, Strided
 from ullage.plan.steps import Gather
 
@@ -116,7 +118,8 @@ def run_loops(kernel: LoopKernel, memory: dict[str, np.ndarray], dims: Env) -> N
     for buffer in kernel.buffers:
         if buffer.access == "local" and buffer.elements is not None:
             memory[buffer.name] = np.zeros(int(evaluate(buffer.elements, dims, {})), _NP[buffer.dtype])
-    if all(not stage.loops and all(isinstance(s, Store) for s in stage.body) for stage in kernel.stages):
+    plain = all(isinstance(s, Store) for stage in kernel.stages for s in stage.body)
+    if plain and not any(stage.loops or scatters(stage) for stage in kernel.stages):
         env = _grid(dims, list(zip([loop.var for loop in kernel.outer], extents, strict=True)))
         for stage in kernel.stages:
             for store in stage.body:
@@ -132,11 +135,22 @@ def _run_stage(kernel: LoopKernel, stage: Any, env: Env, memory: dict[str, np.nd
     sizes = [(loop.var, int(evaluate(loop.extent, env, {}))) for loop in stage.loops]
     shape = tuple(n for _, n in sizes)
     inner = _grid(env, sizes)
+    if scatters(stage):
+        for at in np.ndindex(*shape):
+            here = {**env, **{name: i for (name, _), i in zip(sizes, at, strict=True)}}
+            for store in stage.body:
+                _store(store, here, memory, kernel, ())
+        return
     for statement in stage.body:
         if isinstance(statement, Store):
             _store(statement, inner, memory, kernel, shape)
             continue
         value = np.broadcast_to(evaluate(statement.value, inner, memory), shape)
+        if isinstance(statement, Sort):
+            order = torch.as_tensor(np.array(value)).sort(stable=True, descending=statement.descending)
+            count = int(evaluate(statement.count, env, memory))
+            memory[statement.order][:count] = order.indices[:count]
+            continue
         if isinstance(statement, Reduce):
             env[statement.name] = inner[statement.name] = _REDUCE[statement.op](value)
         elif isinstance(statement, Scan) and statement.factor is not None:
@@ -159,6 +173,10 @@ def _recurrence(factor: np.ndarray, value: np.ndarray, state: np.ndarray) -> np.
 
 def _store(store: Store, env: Env, memory: dict[str, np.ndarray], kernel: Any, shape: tuple[int, ...]) -> None:
     dtype = next(b.dtype for b in kernel.buffers if b.name == store.buffer)
+    if store.mask is not None:
+        assert shape == (), "stores with masks are run point by point"
+        if not evaluate(store.mask, env, memory):
+            return
     index = np.broadcast_to(evaluate(store.index, env, memory), shape)
     memory[store.buffer][index] = np.broadcast_to(_to_storage(evaluate(store.value, env, memory), dtype), shape)
 

@@ -124,6 +124,16 @@ def store_text(scope: Scope, buffer: str, index: Expr, value: Expr) -> str:
     return f"ull_store_n<{kind}>({to}, {stored}, {valid});"
 
 
+def masked_store_text(scope: Scope, buffer: str, index: Expr, value: Expr, mask: Expr) -> str:
+    """The C++ statement that stores the lanes of a value for which a mask holds, each to its own place."""
+    n = scope.lanes
+    assert n > 1 and buffer not in scope.interleaved and buffer not in scope.stored_tiles, f"lanes of {buffer}"
+    kind = f"{ops.STORAGE[value.dtype]}, {n}"
+    stored = scope.name(f"ull_v<{kind}>", _stored_text(scope, value))
+    bits = scope.name("unsigned", _and_valid(scope, f"ull_mask_bits<{n}>({scope.emit(mask, n)})"))
+    return f"ull_scatter<{kind}>({scope.buffers[buffer]}, {stored}, {bits}, {_index_of_lane(scope, index)});"
+
+
 def _stored_text(scope: Scope, value: Expr) -> str:
     """Lanes as stored of a value, without the roundings and cuts that storing makes anyway."""
     dtype, n = value.dtype, scope.lanes

@@ -10,6 +10,7 @@ from ullage.codegen.cpp import ops
 from ullage.codegen.cpp.blocks import Lane
 from ullage.codegen.cpp.schedule import TILE, Schedule, schedule
 from ullage.codegen.cpp.scope import Scope
+from ullage.codegen.cpp.sorting import SORT_HEADER
 from ullage.codegen.cpp.stages import stage_inside, stages_along
 from ullage.codegen.cpp.tasks import Tasks, tasks
 from ullage.codegen.cpp.tiles import TILE_HEADER, walk_tile
@@ -24,12 +25,11 @@ from ullage.codegen.loops.ir import (
     Loop,
     LoopKernel,
     Stage,
-    Store,
 )
-from ullage.codegen.loops.normal import normalise
+from ullage.codegen.loops.normal import normalise, sorts
 from ullage.codegen.loops.poly import rewrite
 from ullage.codegen.loops.sizes import to_size
-from ullage.codegen.loops.traverse import map_kernel
+from ullage.codegen.loops.traverse import map_kernel, written
 from ullage.codegen.loops.verify import verify
 from ullage.plan.sizes import Size
 from ullage.target import Target
@@ -50,12 +50,18 @@ def emit(kernel: LoopKernel, target: Target) -> Kernel:
     return Kernel(
         symbol=symbol,
         source=text.replace(_SYMBOL, symbol),
-        headers=HEADERS if plan.tile is None else (*HEADERS, TILE_HEADER),
+        headers=_headers(plan),
         buffers=tuple(b.name for b in kernel.buffers if b.access != "local"),
         dims=kernel.dims,
         tasks=_renamed(to_size(cut.count), dims),
         thread_bytes=_renamed(_local_bytes(plain, _points_together(plan)), dims),
     )
+
+
+def _headers(plan: Schedule) -> tuple[str, ...]:
+    """What the text includes; no header, no time to compile it."""
+    tile = () if plan.tile is None else (TILE_HEADER,)
+    return (*HEADERS, *tile, *((SORT_HEADER,) if any(sorts(p.stage) for p in plan.stages) else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +133,7 @@ class _Emitter:
     """One emission: the kernel, its schedule, and the scope that text goes into."""
 
     def __init__(self, kernel: LoopKernel, plan: Schedule) -> None:
-        changing = frozenset(s.buffer for st in kernel.stages for s in st.body if isinstance(s, Store))
+        changing = frozenset(name for stage in kernel.stages for s in stage.body for name in written(s))
         self.kernel = kernel
         self.plan = plan
         self.scope = Scope({b.name: f"p{i}" for i, b in enumerate(kernel.buffers)}, changing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ullage.codegen.cpp.blocks import Numbering
 from ullage.codegen.loops.ir import (
@@ -17,11 +17,13 @@ from ullage.codegen.loops.ir import (
     LoopKernel,
     Reduce,
     Ref,
+    Scan,
+    Sort,
     Stage,
     Store,
     Var,
 )
-from ullage.codegen.loops.normal import has_scan, reduces
+from ullage.codegen.loops.normal import has_scan, reduces, scatters, sorts
 from ullage.codegen.loops.poly import free_vars, linear_in, to_poly, unique
 from ullage.codegen.loops.traverse import expressions, values
 from ullage.target import Target
@@ -32,6 +34,8 @@ _HEAVY = 12
 _LIGHT_COLUMNS = 24
 TILE = 16
 """Iterations of a tile loop inside of one lane vector."""
+_SORT_CYCLES = 40
+"""Cycles of a sort for each element, roughly."""
 _WIDE = frozenset({"int64", "float64"})
 _COMPARE = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 _WEIGHTS = {
@@ -46,7 +50,8 @@ _WEIGHTS = {
 class StagePlan:
     """Loops in the order of emission; with `lanes` > 1 the last one is vectorised.
 
-    Reductions over lanes use `copies` vectors; `heavy` bodies are emitted once and not unrolled.
+    Reductions over lanes use `copies` vectors; `heavy` bodies are emitted once and not unrolled. `moves` are buffers,
+    read and written, of which the stage is a plain copy: where they are one memory there is nothing to do.
     """
 
     stage: Stage
@@ -54,6 +59,7 @@ class StagePlan:
     lanes: int = 1
     copies: int = 1
     heavy: bool = False
+    moves: tuple[str, str] | None = None
 
     @property
     def folds(self) -> bool:
@@ -78,9 +84,9 @@ class Schedule:
 
 
 def extent_estimate(loop: Loop) -> int:
-    """The extent, with a guess for dimensions."""
+    """The extent, with a guess for dimensions; never 0, which nothing is compared by."""
     value = to_poly(loop.extent).value
-    return _UNKNOWN_EXTENT if value is None else value
+    return _UNKNOWN_EXTENT if value is None else max(1, value)
 
 
 def schedule(kernel: LoopKernel, target: Target) -> Schedule:
@@ -88,12 +94,29 @@ def schedule(kernel: LoopKernel, target: Target) -> Schedule:
 
     What decides the order of a sum is a property of its stage alone: see `folds_lanes`.
     """
+    found = _cheapest(kernel, target)
+    moves = _moves(kernel)
+    return found if moves is None else replace(found, stages=(replace(found.stages[0], moves=moves), *found.stages[1:]))
+
+
+def _moves(kernel: LoopKernel) -> tuple[str, str] | None:
+    """What the first stage copies unchanged, for the second to write to at places that are data."""
+    if len(kernel.stages) != 2 or not scatters(kernel.stages[1]):
+        return None
+    match kernel.stages[0].body:
+        case (Store(written, index, Load(read, place, _, None), None),) if index == place:
+            return read, written
+        case _:
+            return None
+
+
+def _cheapest(kernel: LoopKernel, target: Target) -> Schedule:
     best = _inside(kernel, target)
     best_cost = sum(_stage_cost(p) for p in best.stages)
     if any(folds_lanes(s, target) for s in kernel.stages):
         return best
     for loop in kernel.outer:
-        if not _locals_stay(kernel, loop.var):
+        if not _locals_stay(kernel, loop.var) or _scatters_along(kernel, loop.var):
             continue
         candidate = _along(kernel, loop, target)
         cost = _along_cost(kernel, loop, candidate.lanes)
@@ -122,12 +145,12 @@ def _foldable(stage: Stage, target: Target) -> bool:
 
 
 def _is_serial(stage: Stage) -> bool:
-    return not stage.loops or has_scan(stage) or _chained(stage)
+    return not stage.loops or has_scan(stage) or _chained(stage) or scatters(stage)
 
 
 # ---- along an outer loop --------------------------------------------------------------------------------------
 def _along(kernel: LoopKernel, loop: Loop, target: Target) -> Schedule:
-    varying = frozenset(r.name for s in kernel.stages for r in s.body if not isinstance(r, Store))
+    varying = frozenset(r.name for s in kernel.stages for r in s.body if isinstance(r, Reduce | Scan))
     varying |= _locals(kernel)
     wide = any(_needs_wide(s, loop.var, varying) for s in kernel.stages)
     lanes = target.lanes // 2 if wide else target.lanes
@@ -145,9 +168,11 @@ def _locals(kernel: LoopKernel) -> frozenset[str]:
 
 
 def _locals_stay(kernel: LoopKernel, lane: str) -> bool:
-    """Whether local buffers are indexed the same way for all lanes."""
+    """Whether local buffers are indexed the same way for all lanes (a sort has one row of them)."""
+    if any(map(sorts, kernel.stages)):
+        return False
     names = _locals(kernel)
-    refs = frozenset(r.name for s in kernel.stages for r in s.body if not isinstance(r, Store))
+    refs = frozenset(r.name for s in kernel.stages for r in s.body if isinstance(r, Reduce | Scan))
 
     def same(index: Expr) -> bool:
         return not any((isinstance(e, Var | Ref) and e.name in refs | {lane}) for e in unique(index))
@@ -155,6 +180,12 @@ def _locals_stay(kernel: LoopKernel, lane: str) -> bool:
     loads = (e for stage in kernel.stages for e in _stage_nodes(stage) if isinstance(e, Load) and e.buffer in names)
     stores = (s for stage in kernel.stages for s in stage.body if isinstance(s, Store) and s.buffer in names)
     return all(same(x.index) for x in loads) and all(same(x.index) for x in stores)
+
+
+def _scatters_along(kernel: LoopKernel, lane: str) -> bool:
+    """Whether lanes would store each to a place of its own data: one element at a time is as fast, and short."""
+    stores = (s for stage in kernel.stages if scatters(stage) for s in stage.body if isinstance(s, Store))
+    return any(linear_in(to_poly(s.index), lane) is None for s in stores)
 
 
 def _tile(kernel: LoopKernel, lane: str, rows: tuple[Loop, ...]) -> Loop | None:
@@ -239,7 +270,8 @@ def _stage_nodes(stage: Stage) -> list[Expr]:
 
 def stage_weight(stage: Stage) -> int:
     """Cycles of one vector (or one scalar) iteration, loads and stores included, if all vectorises well."""
-    return sum(_weight(e) for e in _stage_nodes(stage)) + len(stage.body)
+    sorting = _SORT_CYCLES * any(isinstance(s, Sort) for s in stage.body)
+    return sum(_weight(e) for e in _stage_nodes(stage)) + len(stage.body) + sorting
 
 
 def _weight(expr: Expr) -> int:

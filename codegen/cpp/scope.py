@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ullage.codegen.cpp import ops
-from ullage.codegen.cpp.access import load_text, store_text
+from ullage.codegen.cpp.access import load_text, masked_store_text, store_text
 from ullage.codegen.cpp.blocks import Blocks
 from ullage.codegen.loops.ir import FLOATS, Apply, Cast, Const, Dim, Expr, Load, Ref, Var, children
 from ullage.codegen.loops.poly import Poly, atom_key, linear_in, postorder, to_poly, unique
@@ -180,6 +180,10 @@ class Scope(Blocks):
         base = self.buffers[buffer]
         return base if index == "0" else self.name("auto", f"{base} + {index}", depth)
 
-    def store(self, buffer: str, index: Expr, value: Expr) -> str:
-        """The C++ statement that stores a value; the value is computed into the open blocks."""
-        return store_text(self, buffer, index, value)
+    def store(self, buffer: str, index: Expr, value: Expr, mask: Expr | None = None) -> str:
+        """The C++ statement that stores a value where the mask holds; the value is computed into the open blocks."""
+        if mask is None:
+            return store_text(self, buffer, index, value)
+        if self.varies(mask):
+            return masked_store_text(self, buffer, index, value, mask)
+        return f"if ({self.scalar(mask)}) {store_text(self, buffer, index, value)}"

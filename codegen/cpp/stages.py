@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ullage.codegen.cpp import ops
 from ullage.codegen.cpp.blocks import Lane
 from ullage.codegen.cpp.reductions import SUM_STEPS, Accumulator, Cascade, is_float_sum, start_value
 from ullage.codegen.cpp.schedule import StagePlan
 from ullage.codegen.cpp.scope import Scope
+from ullage.codegen.cpp.sorting import sort_stage
 from ullage.codegen.cpp.vector_loops import (
     folded_loop,
     known_extent,
@@ -18,7 +20,7 @@ from ullage.codegen.cpp.vector_loops import (
     rotating_loop,
 )
 from ullage.codegen.loops.ir import Apply, Const, Expr, Load, Loop, Reduce, Scan, Statement, Store, Var
-from ullage.codegen.loops.normal import has_scan, reduces
+from ullage.codegen.loops.normal import has_scan, reduces, sorts
 from ullage.codegen.loops.poly import unique
 from ullage.codegen.loops.traverse import expressions
 
@@ -88,6 +90,13 @@ def _inside(scope: Scope, plan: StagePlan, totals: Totals, body: Body, level: in
 # ---- one outer point, vectors inside ----------------------------------------------------------------------------
 def stage_inside(scope: Scope, plan: StagePlan) -> None:
     """One stage of one outer point; its reductions are bound afterwards."""
+    if sorts(plan.stage):
+        sort_stage(scope, plan.stage)
+        return
+    if _open_copy(scope, plan):
+        stage_inside(scope, replace(plan, moves=None))
+        scope.close()
+        return
     totals = _totals(scope, plan, plan.lanes, plan.copies)
     if has_scan(plan.stage):
         _plain_loops(scope, plan, totals, [None], [{}])
@@ -101,6 +110,15 @@ def stage_inside(scope: Scope, plan: StagePlan) -> None:
         _store_lanes(scope, plan)
     for total in totals:
         scope.bind(total.name, total.finish(scope, keep_lanes=False))
+
+
+def _open_copy(scope: Scope, plan: StagePlan) -> bool:
+    """Open a block that is left out where what a stage copies is in place already; whether there is one."""
+    if plan.moves is None:
+        return False
+    read, written = (f"(const void *){scope.buffers[name]}" for name in plan.moves)
+    scope.open(f"if ({read} != {written})", skippable=True)
+    return True
 
 
 def _store_lanes(scope: Scope, plan: StagePlan) -> None:
@@ -142,6 +160,10 @@ def stages_along(scope: Scope, plans: Sequence[StagePlan], lanes: Sequence[Lane]
 
 
 def _stage_along(scope: Scope, plan: StagePlan, lanes: Sequence[Lane], refs: Sequence[dict[str, str]]) -> None:
+    if _open_copy(scope, plan):
+        _stage_along(scope, replace(plan, moves=None), lanes, refs)
+        scope.close()
+        return
     n, single = lanes[0].lanes, len(lanes) == 1
     totals = _totals(scope, plan, n, len(lanes))
     scans = _plain_loops(scope, plan, totals, [None] if single else lanes, refs)
@@ -219,8 +241,8 @@ def emit_body(scope: Scope, plan: StagePlan, accs: Accumulators, scans: dict[str
         if pending and _reads(s, pending):
             _flush(scope, pending)
         match s:
-            case Store(buffer, index, value):
-                statement = scope.store(buffer, index, value)
+            case Store(buffer, index, value, mask):
+                statement = scope.store(buffer, index, value, mask)
                 pending.setdefault(buffer, []).append(statement)
             case Reduce(name, _, value):
                 position = _position(plan.stage.loops) if by_name[name].is_position else None

@@ -36,7 +36,7 @@ def tasks(plan: Schedule) -> Tasks:
     block = _block(cost)
     extent = plan.lane.extent
     if isinstance(extent, Const) and isinstance(block, Const) and extent.value <= 2 * block.value:
-        per_task = Const(max(1, int(block.value) // int(extent.value)))
+        per_task = Const(max(1, int(block.value) // max(1, int(extent.value))))
         return Tasks(rows, per_task, None, Const(1), _ceil_div(rows, per_task))
     blocks = _ceil_div(extent, block)
     per_task = Const(1) if isinstance(rows, Const) and rows.value == 1 else _at_least_one(_quotient(block, extent))
@@ -66,7 +66,8 @@ def _product(values: list[Expr]) -> Expr:
 
 
 def _quotient(a: Expr, b: Expr) -> Expr:
-    return _fold("truncdiv", a, b)
+    """How often b fits into a; for b = 0, work over nothing, as for 1."""
+    return a if isinstance(b, Const) and b.value == 0 else _fold("truncdiv", a, b)
 
 
 def _ceil_div(a: Expr, b: Expr) -> Expr:

@@ -25,10 +25,12 @@ from ullage.codegen.loops.ir import (
     Reduce,
     Ref,
     Scan,
+    Sort,
     Stage,
     Store,
     Var,
 )
+from ullage.codegen.loops.normal import scatters
 from ullage.codegen.loops.poly import unique
 from ullage.codegen.loops.traverse import guard_nested
 
@@ -99,6 +101,10 @@ class _Run:
         inner = self._grid(stage.loops)
         saved = dict(self.names)
         self.names.update(outer)
+        if scatters(stage):
+            self._one_by_one(stage, inner, count)
+            self.names = saved
+            return
         self.names.update({name: values[None, :] for name, values in inner.items()})
         results: dict[str, Array] = {}
         for s in stage.body:
@@ -107,12 +113,28 @@ class _Run:
             value = np.broadcast_to(self._value(s.value), shape)
             if isinstance(s, Store):
                 self._store(s, value, shape)
+            elif isinstance(s, Sort):
+                self._sort(s, value)
             elif isinstance(s, Reduce):
                 results[s.name] = _reduce(s.op, value)
             else:
                 self.names[s.name] = self._scanned(s, value, self._extent(stage.loops[-1]))
                 results[s.name] = self.names[s.name][:, -1:]
         self.names = {**saved, **results}
+
+    def _one_by_one(self, stage: Stage, inner: Mapping[str, Array], count: int) -> None:
+        """Stores at places that are data: iterations in order, as they may meet."""
+        for point in range(count):
+            self.names.update({name: values[None, point : point + 1] for name, values in inner.items()})
+            for s in stage.body:
+                assert isinstance(s, Store), "nothing but stores beside stores at places that are data"
+                self.memo = {}
+                self._store(s, np.broadcast_to(self._value(s.value), (self.points, 1)), (self.points, 1))
+
+    def _sort(self, s: Sort, value: Array) -> None:
+        order = np.stack([_order(row, s.descending) for row in value]) if len(value) else value.astype(np.int64)
+        count = self._scalar(s.count)
+        self.buffers[s.order][:, :count] = order[:, :count]
 
     def _scanned(self, s: Scan, value: Array, last: int) -> Array:
         lines = (self.points, -1, last)
@@ -126,6 +148,10 @@ class _Run:
         index = np.broadcast_to(self._value(s.index), shape)
         buffer = self.buffers[s.buffer]
         stored = self._to_storage(value, self.dtypes[s.buffer])
+        if s.mask is not None:
+            assert buffer.ndim == 1, "local buffers are stored to without a mask"
+            mask = np.broadcast_to(self._value(s.mask), shape)
+            index, stored = index[mask], stored[mask]
         if buffer.ndim == 2:
             buffer[np.arange(self.points)[:, None], index] = stored
         else:
@@ -204,6 +230,12 @@ class _Run:
         values = from_bfloat16(got) if load.dtype == "bfloat16" and not self.precise else got
         held = np.float32 if load.dtype == "float16" and not self.precise else values.dtype
         return np.where(mask, values, np.asarray(load.other)).astype(held)
+
+
+def _order(row: Array, descending: bool) -> Array:
+    """Positions in a stable order by Python's own sort, NaN the greatest."""
+    key = [(x != x, 0 if x != x else x) for x in row.tolist()]
+    return np.asarray(sorted(range(len(key)), key=key.__getitem__, reverse=descending), np.int64)
 
 
 def _reduce(op: str, value: Array) -> Array:

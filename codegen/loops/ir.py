@@ -1,8 +1,9 @@
 """Loops: the small immutable IR that becomes C++ or Triton text.
 
 A kernel iterates an outer (parallel) space; for each outer point it runs its stages in order, and each stage runs its
-own loops over a body of stores, reductions and scans. Index and value expressions share one type; index arithmetic has
-dtype `int64`. Buffers are flat; an index counts elements. Dimensions (`Dim`) are the kernel's run-time sizes.
+own loops over a body of stores, reductions, scans and sorts. Index and value expressions share one type; index
+arithmetic has dtype `int64`. Buffers are flat; an index counts elements. Dimensions (`Dim`) are the kernel's run-time
+sizes.
 """
 
 from __future__ import annotations
@@ -116,11 +117,16 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """`buffer[index] = value` (value is converted to the buffer's dtype by an explicit `Cast`, never silently)."""
+    """`buffer[index] = value` (value is converted to the buffer's dtype by an explicit `Cast`, never silently).
+
+    Where `mask` is false memory is not touched. An index that is data may be the same in several iterations: such a
+    stage runs in row-major order, so the last one wins, or reads what the earlier ones left (see `scatters`).
+    """
 
     buffer: str
     index: Expr
     value: Expr
+    mask: Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +158,21 @@ class Scan:
     initial: Expr | None = None
 
 
-Statement = Store | Reduce | Scan
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """The first `count` positions along the stage's only loop in the ascending (or `descending`) order of `value`.
+
+    They are stored to `order`, a local int64 buffer with the elements of `sorting.order_elements`; what is behind them
+    is undefined. Equal values (−0 and 0 are equal) keep their order, NaN counts as the greatest, as in torch.
+    """
+
+    order: str
+    value: Expr
+    count: Expr
+    descending: bool = False
+
+
+Statement = Store | Reduce | Scan | Sort
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,9 @@ from ullage.codegen.loops.ir import (
     Loop,
     LoopKernel,
     Reduce,
+    Ref,
     Scan,
+    Sort,
     Stage,
     Statement,
     Store,
@@ -92,8 +94,18 @@ def _drop_single_stage(stage: Stage) -> Stage:
 
 
 def has_scan(stage: Stage) -> bool:
-    """Whether the stage holds a scan (its last loop then has a fixed order)."""
-    return any(isinstance(s, Scan) for s in stage.body)
+    """Whether the stage holds a scan or a sort (its last loop is then walked as it is)."""
+    return any(isinstance(s, Scan | Sort) for s in stage.body)
+
+
+def scatters(stage: Stage) -> bool:
+    """Whether the stage stores at places that are data: its iterations may meet, and their order counts."""
+    return any(isinstance(s, Store) and any(isinstance(e, Load | Ref) for e in unique(s.index)) for s in stage.body)
+
+
+def sorts(stage: Stage) -> bool:
+    """Whether the stage holds a sort."""
+    return any(isinstance(s, Sort) for s in stage.body)
 
 
 # ---- splitting ------------------------------------------------------------------------------------------------

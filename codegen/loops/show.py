@@ -15,6 +15,7 @@ from ullage.codegen.loops.ir import (
     Reduce,
     Ref,
     Scan,
+    Sort,
     Stage,
     Statement,
     Store,
@@ -60,8 +61,13 @@ def show_expr(expr: Expr) -> str:
 def show_statement(statement: Statement) -> str:
     """One statement."""
     match statement:
-        case Store(buffer, index, value):
-            return f"{buffer}[{show_expr(index)}] = {show_expr(value)}"
+        case Store(buffer, index, value, mask):
+            guard = "" if mask is None else f" if {show_expr(mask)}"
+            return f"{buffer}[{show_expr(index)}] = {show_expr(value)}{guard}"
+        case Sort(order, value, count, descending):
+            return (
+                f"{order} = first {show_expr(count)} {'descending' if descending else 'ascending'} {show_expr(value)}"
+            )
         case Reduce(name, op, value):
             return f"${name} = reduce {op} {show_expr(value)}"
         case Scan(name, _, value, factor, initial) if factor is not None:

@@ -13,6 +13,7 @@ from ullage.codegen.loops.ir import (
     Reduce,
     Ref,
     Scan,
+    Sort,
     Stage,
     Statement,
     Store,
@@ -26,21 +27,45 @@ _SUMS = frozenset({"add", "sub", "mul", "neg"})
 
 def expressions(statement: Statement) -> tuple[Expr, ...]:
     """The expressions of a statement."""
-    return (statement.index, *values(statement)) if isinstance(statement, Store) else values(statement)
+    match statement:
+        case Store():
+            return (statement.index, *values(statement))
+        case Sort():
+            return (*values(statement), statement.count)
+        case _:
+            return values(statement)
 
 
 def values(statement: Statement) -> tuple[Expr, ...]:
     """The expressions of a statement that are no indices."""
-    if not isinstance(statement, Scan):
-        return (statement.value,)
-    return tuple(e for e in (statement.value, statement.factor, statement.initial) if e is not None)
+    match statement:
+        case Scan(_, _, value, factor, initial):
+            parts = (value, factor, initial)
+        case Store(_, _, value, mask):
+            parts = (value, mask, None)
+        case Reduce(_, _, value) | Sort(_, value):
+            parts = (value, None, None)
+    return tuple(e for e in parts if e is not None)
+
+
+def written(statement: Statement) -> tuple[str, ...]:
+    """The buffers that a statement writes."""
+    match statement:
+        case Store(buffer):
+            return (buffer,)
+        case Sort(order):
+            return (order,)
+        case _:
+            return ()
 
 
 def map_statement(statement: Statement, f: Callable[[Expr], Expr]) -> Statement:
     """The statement with its expressions replaced."""
     match statement:
-        case Store(buffer, index, value):
-            return Store(buffer, f(index), f(value))
+        case Store(buffer, index, value, mask):
+            return Store(buffer, f(index), f(value), None if mask is None else f(mask))
+        case Sort(order, value, count, descending):
+            return Sort(order, f(value), f(count), descending)
         case Reduce(name, op, value):
             return Reduce(name, op, f(value))
         case Scan(name, op, value, factor, initial):
@@ -66,6 +91,8 @@ def with_buffers(kernel: LoopKernel, names: Mapping[str, str]) -> LoopKernel:
         return replace(e, buffer=names.get(e.buffer, e.buffer)) if isinstance(e, Load) else e
 
     def store(s: Statement) -> Statement:
+        if isinstance(s, Sort):
+            return replace(s, order=names.get(s.order, s.order))
         return replace(s, buffer=names.get(s.buffer, s.buffer)) if isinstance(s, Store) else s
 
     named = map_kernel(kernel, lambda root: rewrite(root, load))

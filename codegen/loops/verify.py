@@ -20,6 +20,7 @@ from ullage.codegen.loops.ir import (
     Reduce,
     Ref,
     Scan,
+    Sort,
     Stage,
     Statement,
     Store,
@@ -27,6 +28,7 @@ from ullage.codegen.loops.ir import (
 )
 from ullage.codegen.loops.poly import free_vars, unique
 from ullage.codegen.loops.show import show_expr, show_statement
+from ullage.codegen.loops.sorting import order_elements
 from ullage.codegen.loops.traverse import expressions, values
 from ullage.errors import InputError
 
@@ -131,7 +133,7 @@ def _is_extent(expr: Expr, kernel: LoopKernel) -> bool:
 
 
 def _names_once(kernel: LoopKernel) -> Iterator[str]:
-    names = [s.name for stage in kernel.stages for s in stage.body if not isinstance(s, Store)]
+    names = [s.name for stage in kernel.stages for s in stage.body if isinstance(s, Reduce | Scan)]
     yield from (f"${n} is defined {names.count(n)} times" for n in dict.fromkeys(names) if names.count(n) > 1)
 
 
@@ -154,11 +156,30 @@ def _store_matches(place: Place) -> Iterator[str]:
         yield f"{s.value.dtype} stored to {s.buffer}, which holds {buffer.dtype}"
     if s.index.dtype != "int64":
         yield f"index of a store to {s.buffer} is {s.index.dtype}, not int64"
+    if s.mask is not None and s.mask.dtype != "bool":
+        yield f"mask of a store to {s.buffer} is {s.mask.dtype}, not bool"
+
+
+def _sort_legal(place: Place) -> Iterator[str]:
+    s = place.statement
+    if not isinstance(s, Sort):
+        return
+    if len(place.stage.loops) != 1 or len(place.stage.body) != 1:
+        yield f"a sort is alone in a stage of one loop: {show_statement(s)}"
+        return
+    if not _is_extent(s.count, place.kernel):
+        yield f"what a sort keeps may use constants and dimensions only: {show_statement(s)}"
+    order = next((b for b in place.kernel.buffers if b.name == s.order), None)
+    if order is None or (order.dtype, order.access) != ("int64", "local") or order.elements is None:
+        yield f"positions go to a local buffer of int64: {show_statement(s)}"
+        return
+    if order.elements != order_elements(s.value.dtype, place.stage.loops[0].extent, s.count):
+        yield f"{order.name} has {show_expr(order.elements)} elements, not as many as a sort needs: {show_statement(s)}"
 
 
 def _reduce_legal(place: Place) -> Iterator[str]:
     s = place.statement
-    if isinstance(s, Store):
+    if not isinstance(s, Reduce | Scan):
         return
     if s.op in ("any", "all") and s.value.dtype != "bool":
         yield f"{s.op} of {s.value.dtype} values: {show_statement(s)}"
@@ -180,7 +201,9 @@ def _recurrence_legal(place: Place) -> Iterator[str]:
         yield f"the initial value changes along the scan: {show_statement(s)}"
 
 
-STATEMENT_RULES: tuple[Callable[[Place], Iterator[str]], ...] = (_store_matches, _reduce_legal, _recurrence_legal)
+STATEMENT_RULES: tuple[Callable[[Place], Iterator[str]], ...] = (
+    _store_matches, _sort_legal, _reduce_legal, _recurrence_legal,
+)  # fmt: skip
 
 
 # ---- expressions ----------------------------------------------------------------------------------------------

@@ -169,7 +169,7 @@ class Builder:
 
     @staticmethod
     def _depends(body: tuple[Statement, ...], earlier: tuple[Statement, ...]) -> bool:
-        names = {s.name for s in earlier if not isinstance(s, Store)}
+        names = {s.name for s in earlier if isinstance(s, Reduce | Scan)}
         stored = {s.buffer for s in earlier if isinstance(s, Store)}
         parts = [e for s in body for e in walk(s.value)]
         return any(

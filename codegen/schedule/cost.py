@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ullage.codegen.cpp.templates.attention import in_pairs
 from ullage.codegen.loops.ir import DTYPE_BYTES, Apply, Buffer, Expr, Load, LoopKernel, Store, walk
+from ullage.codegen.loops.normal import sorts
 from ullage.codegen.loops.traverse import values
 from ullage.codegen.lower.index import IndexMath
 from ullage.codegen.templates import Attention, Conv2d, Gemm, PackedPanels
@@ -14,6 +15,8 @@ from ullage.target import Target
 Cost = tuple[int, int]
 _TRANSCENDENTAL = frozenset({"exp", "exp2", "log", "erf", "tanh", "sigmoid", "pow", "sin", "cos", "log1p", "expm1"})
 _TRANSCENDENTAL_FLOPS = 20
+_SORT_FLOPS = 200
+"""What sorting takes for each element, in operations that run in vectors; roughly, as it depends on the row."""
 
 
 def step_cost(
@@ -76,5 +79,6 @@ def _loop_cost(kernel: LoopKernel, size: Callable[[Expr], int]) -> Cost:
                 flops += points * (_TRANSCENDENTAL_FLOPS if expr.op in _TRANSCENDENTAL else 1)
             elif isinstance(expr, Load):
                 moved += points * widths[expr.buffer]
+        flops += points * _SORT_FLOPS * sorts(stage)
         moved += points * sum(widths[s.buffer] for s in stage.body if isinstance(s, Store))
     return flops, moved

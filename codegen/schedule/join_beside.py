@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
-from ullage.codegen.loops.ir import Expr, LoopKernel, Ref, Stage, Statement, Store
-from ullage.codegen.loops.normal import normalise, rename_stage_loops
+from ullage.codegen.loops.ir import Expr, LoopKernel, Reduce, Ref, Scan, Stage, Statement
+from ullage.codegen.loops.normal import normalise, rename_stage_loops, scatters, sorts
 from ullage.codegen.loops.poly import rewrite
 from ullage.codegen.loops.traverse import map_kernel, with_buffers
 from ullage.codegen.lower.builder import Operand
@@ -71,7 +71,10 @@ class BesideJoiner:
         return earliest
 
     def _is_small(self, step: Pending) -> TypeGuard[Lowered]:
+        """Whether a step is a loop kernel of few bytes; one that writes at computed places may work in place alone."""
         if not (isinstance(step, Lowered) and isinstance(step.spec, LoopKernel)):
+            return False
+        if any(scatters(stage) or sorts(stage) for stage in step.spec.stages):
             return False
         return step_cost(step.spec, self.dim_max)[1] <= _SMALL_BYTES
 
@@ -126,7 +129,7 @@ def _apart(kernel: LoopKernel) -> LoopKernel:
         return replace(e, name=f"{e.name}_") if isinstance(e, Ref) else e
 
     def name(statement: Statement) -> Statement:
-        return statement if isinstance(statement, Store) else replace(statement, name=f"{statement.name}_")
+        return replace(statement, name=f"{statement.name}_") if isinstance(statement, Reduce | Scan) else statement
 
     named = map_kernel(kernel, lambda root: rewrite(root, refer))
     return replace(named, stages=tuple(Stage(s.loops, tuple(map(name, s.body))) for s in named.stages))

@@ -17,10 +17,11 @@ from ullage.codegen.loops.ir import (
     LoopKernel,
     Reduce,
     Scan,
+    Sort,
     Stage,
     Store,
 )
-from ullage.codegen.loops.normal import normalise
+from ullage.codegen.loops.normal import normalise, scatters
 from ullage.codegen.loops.poly import to_poly, unique
 from ullage.codegen.loops.sizes import to_size
 from ullage.codegen.loops.traverse import expressions
@@ -95,6 +96,8 @@ def _refuse_unsupported(kernel: LoopKernel) -> None:
             if isinstance(e, Apply) and ops.template(e.op, e.args[-1].dtype) is None:
                 missing.setdefault(f"{e.op} on {e.args[-1].dtype}", ["triton"])
         for s in stage.body:
+            if isinstance(s, Sort):
+                missing.setdefault(f"sort over {s.value.dtype}", ["triton"])
             if isinstance(s, Reduce | Scan) and combine_function(s.op, s.value.dtype) is None:
                 missing.setdefault(f"{s.op} over {s.value.dtype}", ["triton"])
     if missing:
@@ -269,14 +272,17 @@ class _Emitter:
         text = f"tl.broadcast_to({text}, {shape})"
         if half:
             text = ops.halved(text, s.value.dtype)
-        mask = " & ".join(p.masks[a] for a in sorted(p.masks))
+        own = [] if s.mask is None else [f"tl.broadcast_to({p.value(s.mask).text}, {shape})"]
+        mask = " & ".join([p.masks[a] for a in sorted(p.masks)] + own)
         p.line(f"tl.store({p.buffers[s.buffer]} + tl.broadcast_to({index}, {shape}), {text}, mask={mask})")
         self.stored.add(s.buffer)
         p.forget_loads()
 
 
 def _chained(stage: Stage) -> bool:
-    """Whether an iteration may read what another iteration of the stage stored."""
+    """Whether an iteration may read what another iteration of the stage stored, or store to the same place."""
+    if scatters(stage):
+        return True
     stored = {s.buffer: s.index for s in stage.body if isinstance(s, Store)}
     loads = (e for s in stage.body for root in expressions(s) for e in unique(root) if isinstance(e, Load))
     return any(e.buffer in stored and e.index != stored[e.buffer] for e in loads)

@@ -31,6 +31,7 @@ from ullage.codegen.loops.ir import (
     Reduce,
     Ref,
     Scan,
+    Sort,
     Stage,
     Store,
     Var,
@@ -210,6 +211,27 @@ def gather_case() -> Case:
     )
 
 
+def scatter_case() -> Case:
+    """Rows with values added at places that are data, some of which meet and some of which are outside."""
+    place = Load("ids", AT, "int64")
+    inside = op("and", op("ge", place, Const(0)), op("lt", place, Const(5)))
+    index = add(mul(I, 5), place)
+    total = op("add", Load("y", index, "float32", inside), Load("x", AT, "float32", inside))
+    copied = add(mul(I, 5), K)
+    built = kernel(
+        [
+            Buffer("z", "float32", "r"), Buffer("ids", "int64", "r"), Buffer("x", "float32", "r"),
+            Buffer("y", "float32", "w"),
+        ],
+        [ROWS],
+        Stage((Loop("k", Const(5)),), (Store("y", copied, Load("z", copied, "float32")),)),
+        Stage((COLUMNS,), (Store("y", index, total, inside),)),
+    )  # fmt: skip
+    ids = torch.randint(-1, 7, (7 * 20,), generator=torch.Generator().manual_seed(1))
+    data = {"z": normal(35), "ids": ids, "x": normal(7, 20), "y": zeros(35)}
+    return Case(built, data, {"N": 7, "M": 20}, exact=True)
+
+
 def local_case() -> Case:
     """A stage fills scratch, the next reads it reversed."""
     back = op("sub", op("sub", M, Const(1)), J)
@@ -317,6 +339,7 @@ def _build() -> dict[str, Case]:
     cases |= {f"scan_linear{['', '_started'][starts]}": linear_scan_case(starts) for starts in (False, True)}
     cases |= {f"halves_{dtype}": halves_case(dtype) for dtype in ("float16", "bfloat16")}
     cases |= {"transpose": transpose_case(), "padding": padding_case(), "gather": gather_case(), "local": local_case()}
+    cases["scatter"] = scatter_case()
     cases |= {"recurrence": recurrence_case(), "scalar": scalar_case(), "column_sum": column_sum_case()}
     return cases
 
@@ -363,7 +386,7 @@ def test_matches_the_loops(name: str, results: dict[str, dict[str, torch.Tensor]
 
 CUBINS = [
     "softmax", "scan_sum", "scan_max", "argmax_rows", "argmin_int", "any", "sum_blocks", "max_int32", "transpose",
-    "padding", "gather", "local", "recurrence", "scalar", "column_sum", "halves_bfloat16", "halves_float16",
+    "padding", "gather", "scatter", "local", "recurrence", "scalar", "column_sum", "halves_bfloat16", "halves_float16",
     "cast_float64_bfloat16", "cast_float32_uint8", "cast_bool_float16", "cast_uint8_float64", "pow_int64", "shr_int8",
     "floordiv_uint8", "not_bool", "prod_int", "scan_prod_int", "max_nan",
 ]  # fmt: skip
@@ -421,3 +444,14 @@ def test_missing_operators_are_named_together() -> None:
     with pytest.raises(UnsupportedOperator) as error:
         emit_triton(built)
     assert set(error.value.operators) == {"sin on int32", "atan2 on int32"}
+
+
+def test_sorts_are_refused_by_name() -> None:
+    order, sort = Buffer("order", "int64", "local", mul(M, 2)), Sort("order", Load("x", AT, "float32"), M)
+    back = Stage((COLUMNS,), (Store("y", AT, Load("order", J, "int64")),))
+    built = kernel(
+        [Buffer("x", "float32", "r"), Buffer("y", "int64", "w"), order], [ROWS], Stage((COLUMNS,), (sort,)), back
+    )
+    with pytest.raises(UnsupportedOperator) as error:
+        emit_triton(built)
+    assert set(error.value.operators) == {"sort over float32"}
