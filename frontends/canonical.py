@@ -2,13 +2,16 @@
 
 A graph has values and no strides: layout-only operators disappear, and `meta["val"]` strides carry no meaning.
     removed        detach, alias, clone, contiguous, lift_fresh*, dropout in eval, assertions, casts to the same dtype
-    renamed        view, _unsafe_view -> reshape; _unsafe_index -> index; x.Scalar arithmetic -> x.Tensor
+    renamed        view, _unsafe_view -> reshape; _unsafe_index -> index; _unsafe_index_put -> index_put;
+                   x.Scalar arithmetic -> x.Tensor
     single result  native_layer_norm, native_group_norm, _native_batch_norm_legit_no_training, _fused_rms_norm,
                    max_pool2d_with_indices -> layer_norm, group_norm, batch_norm, rms_norm, max_pool2d where only
                    the first result is used
     extremes       max.dim, min.dim -> amax and argmax, amin and argmin
+    order          sort, topk -> ullage::argsort, and for the values a gather by it
     creation       scalar_tensor, full_like -> full; arange* -> arange.start_step; a dtype always, never a device
     reductions     over all dimensions: the form that lists them (mean.dim, sum.dim_IntList, amax, amin, any.dims)
+    empty          tensors without elements -> full (`empty.py`)
     sizes          -1 in reshape and expand is filled in where the shape is static
 """
 
@@ -20,6 +23,9 @@ from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
+
+from ullage.frontends.empty import fill_empty
+from ullage.graph.operators import ARGSORT
 
 aten = torch.ops.aten
 prims = torch.ops.prims
@@ -40,6 +46,7 @@ _RENAMED: dict[Any, Any] = {
     aten.view.default: aten.reshape.default,
     aten._unsafe_view.default: aten.reshape.default,
     aten._unsafe_index.Tensor: aten.index.Tensor,
+    aten._unsafe_index_put.default: aten.index_put.default,
     aten.add.Scalar: aten.add.Tensor,
     aten.sub.Scalar: aten.sub.Tensor,
     aten.mul.Scalar: aten.mul.Tensor,
@@ -54,6 +61,7 @@ def canonicalise(module: GraphModule) -> None:
     for node in list(module.graph.nodes):
         if node.op == "call_function":
             _rewrite(module.graph, node)
+    fill_empty(module.graph)
     module.graph.eliminate_dead_code(is_impure_node=_is_boundary)
     module.graph.lint()
     module.recompile()
@@ -129,6 +137,55 @@ def _extreme_along(value: Callable[..., Any], position: Callable[..., Any]) -> R
     return rewrite
 
 
+def _sort(graph: Graph, node: Node) -> None:
+    """sort: (x, dim, descending), with `stable` after x in one overload."""
+    names = ("x", "stable", "dim", "descending") if node.target is aten.sort.stable else ("x", "dim", "descending")
+    given = {"dim": -1, "descending": False, **dict(zip(names, node.args, strict=False)), **node.kwargs}
+    _in_order(graph, node, given["dim"], given["descending"], ())
+
+
+def _topk(graph: Graph, node: Node) -> None:
+    """topk: (x, k, dim, largest, sorted); what need not be sorted is sorted as well."""
+    given = {
+        "dim": -1,
+        "largest": True,
+        **dict(zip(("x", "k", "dim", "largest"), node.args, strict=False)),
+        **node.kwargs,
+    }
+    _in_order(graph, node, given["dim"], given["largest"], (given["k"],))
+
+
+def _in_order(graph: Graph, node: Node, dim: Any, descending: Any, count: tuple[Any, ...]) -> None:
+    """Positions in order, and values gathered by them where they are used."""
+    source, uses = node.args[0], {int(use.args[1] == 1): use for use in node.users}
+    assert isinstance(source, Node)
+    if source.meta["val"].dim() == 0:
+        _nothing_to_sort(graph, uses, source)
+        return
+    with graph.inserting_before(node):
+        order = graph.call_function(ARGSORT, (source, dim, descending, *count))
+        order.meta = {**node.meta, "val": node.meta["val"][1]}
+        results = {1: order}
+        if 0 in uses:
+            results[0] = graph.call_function(aten.gather.default, (source, dim, order))
+            results[0].meta = dict(uses[0].meta)
+    for number, use in uses.items():
+        use.replace_all_uses_with(results[number])
+        graph.erase_node(use)
+
+
+def _nothing_to_sort(graph: Graph, uses: dict[int, Node], source: Node) -> None:
+    """A single value is in order as it is, at position 0."""
+    for number, use in uses.items():
+        result = source
+        if number == 1:
+            with graph.inserting_before(use):
+                result = graph.call_function(aten.full.default, ([], 0), {"dtype": torch.int64})
+            result.meta = dict(use.meta)
+        use.replace_all_uses_with(result)
+        graph.erase_node(use)
+
+
 def _layer_norm_arguments(node: Node) -> tuple[Any, ...]:
     x, shape, weight, bias, eps = node.args
     return (x, shape, weight, bias, eps)
@@ -174,6 +231,12 @@ def _cast(graph: Graph, node: Node) -> None:
     node.kwargs = {"dtype": node.meta["val"].dtype}
 
 
+def _running(graph: Graph, node: Node) -> None:
+    """A single value is the sum or product of all so far."""
+    if node.meta["val"].dim() == 0:
+        _cast(graph, node)
+
+
 def _reduce_all(op: Callable[..., Any]) -> Rewrite:
     """The form with a list of dimensions, where the node names none."""
 
@@ -204,6 +267,11 @@ _FORMS: dict[Any, Rewrite] = {
     aten.min.default: _reduce_all(aten.amin.default),
     aten.max.dim: _extreme_along(aten.amax.default, aten.argmax.default),
     aten.min.dim: _extreme_along(aten.amin.default, aten.argmin.default),
+    aten.cumsum.default: _running,
+    aten.cumprod.default: _running,
+    aten.sort.default: _sort,
+    aten.sort.stable: _sort,
+    aten.topk.default: _topk,
     aten.any.default: _reduce_all(aten.any.dims),
     aten.any.dims: _reduce_all(aten.any.dims),
     aten.scalar_tensor.default: _to_full,

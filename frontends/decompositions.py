@@ -19,11 +19,16 @@ Decomposed by this project (`OWN`):
     instance_norm          group_norm with one channel per group
     batch_norm of training statistics of the batch, and the running ones as results (`batch_norm.py`)
     slice_scatter, select_scatter, copy
-                           cat of slices, cast and expand (what is left of assignments to parts of a tensor)
+                           cat of slices, cast and expand (what is left of assignments to parts of a tensor);
+                           index_put where there are steps or the length is dynamic
     linalg_vector_norm     sums and powers
     adaptive_avg_pool1d and 2d
                            mean or avg_pool2d where the windows are equal (PyTorch's own goes through as_strided)
     lstm, gru              single steps (`recurrent.py`)
+    scatter*, put, index_put by masks, index_reduce, masked_scatter
+                           scatter, scatter_reduce onto what is there, index_put by integers (`scatters.py`)
+    kthvalue, median, mode, cummax, cummin, logcumsumexp
+                           sorts and scans (`orders.py`)
 Decomposed by PyTorch, worth knowing:
     matmul, einsum         mm and bmm with expand and reshape around them
     conv1d, conv2d, conv3d, conv_transpose*
@@ -46,7 +51,9 @@ from torch._decomp import _core_aten_decompositions_post_autograd
 from torch.export import default_decompositions
 
 from ullage.frontends.batch_norm import batch_norm_training
+from ullage.frontends.orders import ORDERS
 from ullage.frontends.recurrent import gru_input, lstm_input
+from ullage.frontends.scatters import SCATTERS, put_selected, put_slice
 
 aten: Any = torch.ops.aten
 Decomposition = Callable[..., Any]
@@ -128,7 +135,7 @@ def _slice_scatter(
 ) -> Any:
     length = x.shape[dim]
     if step != 1 or not isinstance(length, int):
-        return NotImplemented
+        return put_slice(x, source, dim, start or 0, step)
     first, last, _ = slice(start, end).indices(length)
     return _joined((x.narrow(dim, 0, first), source, x.narrow(dim, last, length - last)), dim) if last > first else x
 
@@ -136,7 +143,7 @@ def _slice_scatter(
 def _select_scatter(x: Tensor, source: Tensor, dim: int, index: int) -> Any:
     length = x.shape[dim]
     if not isinstance(length, int):
-        return NotImplemented
+        return put_selected(x, source, dim, index)
     at = index % length
     return _joined((x.narrow(dim, 0, at), source.unsqueeze(dim), x.narrow(dim, at + 1, length - at - 1)), dim)
 
@@ -224,6 +231,8 @@ OWN: dict[torch._ops.OpOverload, Decomposition] = {
     aten.upsample_bicubic2d.vec: _upsample_smooth(aten.upsample_bicubic2d.default),
     aten.lstm.input: lstm_input,
     aten.gru.input: gru_input,
+    **SCATTERS,
+    **ORDERS,
 }
 
 

@@ -309,9 +309,19 @@ def _pooling() -> list[Sample]:
     ]
 
 
+def _ordering(name: str) -> Callable[[], list[Sample]]:
+    def samples() -> list[Sample]:
+        from tests import samples_ordering
+
+        return list(getattr(samples_ordering, name)())
+
+    return samples
+
+
 FAMILIES: dict[str, Callable[[], list[Sample]]] = {
     "unary": _unary, "binary": _binary, "reductions": _reductions, "norms": _norms, "matmul": _matmul,
-    "movement": _movement, "pooling": _pooling,
+    "movement": _movement, "pooling": _pooling, "scatters": _ordering("scatters"), "orders": _ordering("orders"),
+    "empties": _ordering("empties"),
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from importlib import import_module
 
 MODULES = (
     "activations", "creation", "movement", "norms", "pointwise", "pooling", "reductions", "resampling", "scans",
-    "views",
+    "scattering", "sorting", "views",
 )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ def guard(expr: Expr, mask: Expr, other: float = 0) -> Expr:
 
 
 def masked(expr: Expr, mask: Expr) -> Expr:
+    """`expr` with loads that touch no memory where `mask` does not hold."""
     match expr:
         case Load(buffer, index, dtype, old, other):
             return Load(buffer, index, dtype, mask if old is None else op("and", old, mask), other)
@@ -155,7 +156,8 @@ def _repeat(builder: Builder, node: Node) -> Lazy:
     return Lazy(shape, source.dtype, at)
 
 
-def _wrapped(index: Expr, size: Expr) -> Expr:
+def wrapped(index: Expr, size: Expr) -> Expr:
+    """An index that counts from the end where it is negative."""
     negative = op("lt", index, Const(0))
     return op("where", negative, op("add", index, size), index)
 
@@ -173,7 +175,7 @@ def _index_select(builder: Builder, node: Node) -> Lazy:
 
     def at(index: Index) -> Expr:
         row = ids.at((index[dim],)) if ids.shape else ids.at(())
-        return source.at(_replace(index, dim, _clipped(_int64(row), source.shape[dim])))
+        return source.at(_replace(index, dim, _clipped(int64(row), source.shape[dim])))
 
     return Lazy(shape_of(fake(node)), result_dtype(node), at)
 
@@ -183,7 +185,7 @@ def _embedding(builder: Builder, node: Node) -> Lazy:
     table, ids = operand(builder, node.args[0]), operand(builder, node.args[1])
 
     def at(index: Index) -> Expr:
-        return table.at((_clipped(_int64(ids.at(index[:-1])), table.shape[0]), index[-1]))
+        return table.at((_clipped(int64(ids.at(index[:-1])), table.shape[0]), index[-1]))
 
     return Lazy(shape_of(fake(node)), result_dtype(node), at)
 
@@ -194,7 +196,7 @@ def _gather(builder: Builder, node: Node) -> Lazy:
     dim = int_of(node.args[1]) % len(source.shape)
 
     def at(index: Index) -> Expr:
-        position = _clipped(_wrapped(_int64(ids.at(index)), source.shape[dim]), source.shape[dim])
+        position = _clipped(wrapped(int64(ids.at(index)), source.shape[dim]), source.shape[dim])
         return source.at(_replace(index, dim, position))
 
     return Lazy(ids.shape, result_dtype(node), at)
@@ -222,13 +224,14 @@ def _index(builder: Builder, node: Node) -> Lazy:
             t = tensors[d]
             tail = chosen[rank - len(t.shape) :]
             value = t.at(tuple(ZERO if n == Const(1) else i for i, n in zip(tail, t.shape, strict=True)))
-            moved.append(_clipped(_wrapped(_int64(value), size), size))
+            moved.append(_clipped(wrapped(int64(value), size), size))
         return source.at(tuple(moved))
 
     return Lazy(shape_of(fake(node)), result_dtype(node), at)
 
 
-def _int64(expr: Expr) -> Expr:
+def int64(expr: Expr) -> Expr:
+    """An integer as an index."""
     return expr if expr.dtype == "int64" else Cast(expr, "int64")
 
 

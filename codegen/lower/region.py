@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch.fx import Node
@@ -21,14 +21,28 @@ from ullage.codegen.loops.ir import (
     children,
     walk,
 )
+from ullage.codegen.loops.normal import scatters
+from ullage.codegen.loops.poly import unique
 from ullage.codegen.loops.traverse import expressions, values
 from ullage.codegen.lower.builder import Builder
 from ullage.codegen.lower.index import ONE, IndexMath, to_poly
 from ullage.codegen.lower.scans import lower_scan, scan_node
+from ullage.codegen.lower.scattering import lower_write, write_node
 from ullage.codegen.lower.shapes import Index, reshape_index, view_groups
+from ullage.codegen.lower.sorting import lower_sort, sort_node
 from ullage.codegen.lower.values import Lazy, NotFusable, View
 
 Output = tuple[Node, View]
+Walk = Callable[[Builder, Sequence[Node], Sequence[Output]], None]
+_WALKS: tuple[tuple[Callable[[Node], bool], Walk], ...] = (
+    (scan_node, lower_scan), (sort_node, lower_sort), (write_node, lower_write),
+)  # fmt: skip
+"""Nodes that rows are walked for in an order of their own, and the lowerings of groups around them."""
+
+
+def walking(node: Node) -> bool:
+    """Whether a group can only grow from this node: it decides how the rows are walked."""
+    return any(is_one(node) for is_one, _ in _WALKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +55,9 @@ class Place:
 
 def lower_loops(builder: Builder, nodes: Sequence[Node], outputs: Sequence[Output]) -> LoopKernel:
     """Lower nodes (in order) with the given outputs; raises NotFusable if they do not make one kernel."""
-    if any(scan_node(node) for node in nodes):
-        lower_scan(builder, nodes, outputs)
+    walk = next((walk for is_one, walk in _WALKS if any(map(is_one, nodes))), None)
+    if walk is not None:
+        walk(builder, nodes, outputs)
     else:
         for node in nodes:
             builder.value(node)
@@ -87,7 +102,7 @@ def _assemble(builder: Builder, outputs: Sequence[Output]) -> LoopKernel:
 def _order_stage(math: IndexMath, stage: Stage) -> Stage:
     fixed = any(
         not isinstance(s, Store) and not (isinstance(s, Reduce) and not s.op.startswith("arg")) for s in stage.body
-    )
+    ) or scatters(stage)
     if len(stage.loops) < 2 or fixed:
         return stage
     stores = [s.index for s in stage.body if isinstance(s, Store)]
@@ -149,8 +164,11 @@ def inplace_pairs(kernel: LoopKernel) -> tuple[tuple[str, str], ...]:
     """Pairs (buffer read, buffer written) that may be the same memory: every read is at the index that is written.
 
     There is one store, in the last stage, so that nothing of the same outer point is read after it was overwritten.
+    What is stored to at places that are data was copied before, and is not read from where it was copied from later.
     """
     last = kernel.stages[-1]
+    if scatters(last):
+        return _copied_before(kernel)
     if any(isinstance(s, Store) and not s.buffer.startswith("row") for stage in kernel.stages[:-1] for s in stage.body):
         return ()
     loads: dict[str, set[Expr]] = {}
@@ -169,3 +187,12 @@ def inplace_pairs(kernel: LoopKernel) -> tuple[tuple[str, str], ...]:
         for name, indices in loads.items()
         if name != s.buffer and indices == {s.index} and dtypes[name] == dtypes[s.buffer] and not name.startswith("row")
     )
+
+
+def _copied_before(kernel: LoopKernel) -> tuple[tuple[str, str], ...]:
+    if len(kernel.stages) != 2:
+        return ()
+    copy, write = kernel.stages
+    read = {e.buffer for s in write.body for root in expressions(s) for e in unique(root) if isinstance(e, Load)}
+    alone = LoopKernel(kernel.buffers, kernel.dims, kernel.outer, (copy,))
+    return tuple(pair for pair in inplace_pairs(alone) if pair[0] not in read)

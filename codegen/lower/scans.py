@@ -22,11 +22,13 @@ from ullage.codegen.lower.shapes import Index, Shape, broadcast_index, reshape_i
 from ullage.codegen.lower.table import TABLE, argument, aten, fake, int_of, operand, result_dtype
 from ullage.codegen.lower.values import Lazy, NotFusable, View, cast, compute_dtype
 from ullage.codegen.lower.views import Expand, Permute, Reshape, Slice, view_op, view_source
-from ullage.graph.operators import LAST, LINEAR_SCAN
+from ullage.graph.operators import CUMMAX, CUMMIN, LAST, LINEAR_SCAN
 
 MAX_STATES = 64
 """Running values of one outer point: more would make long code that keeps little in registers."""
-_OPS: dict[object, ScanOp] = {aten.cumsum.default: "sum", aten.cumprod.default: "prod", LINEAR_SCAN: "linear"}
+_OPS: dict[object, ScanOp] = {
+    aten.cumsum.default: "sum", aten.cumprod.default: "prod", CUMMAX: "max", CUMMIN: "min", LINEAR_SCAN: "linear",
+}  # fmt: skip
 
 
 @TABLE.register("reduce", *_OPS)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from torch.fx import Graph, Node
 
 from ullage.codegen.lower.geometry import Surround
+from ullage.codegen.lower.region import walking
 from ullage.codegen.lower.scans import scan_node
 from ullage.codegen.lower.table import TABLE, aten, fake
 from ullage.codegen.lower.templates import CONVOLUTIONS, TEMPLATES
@@ -176,7 +177,7 @@ class Grouping:
         if node in self.owner or node.op != "call_function" or node.target in TEMPLATES:
             return False
         allowed = ("pointwise",) if kind == "template" else ("pointwise", "move", "reduce")
-        return TABLE.kind(node) in allowed and not scan_node(node)
+        return TABLE.kind(node) in allowed and not walking(node)
 
     def _worth(self, members: frozenset[Node], node: Node, kind: str) -> bool:
         """Whether fusing repeats no expensive work: an element of the group is not needed by many of the consumer's."""

@@ -1,7 +1,8 @@
-"""Operators of our own: products with integers and linear recurrences, which ATen has no functional form of.
+"""Operators of our own: products with integers, linear recurrences, and single results of sorts and running extremes.
 
 Each has a slow, obviously right implementation (the truth for tests, and what errors are measured with) and one for
-fake tensors. Graphs may hold products of integers after the passes that quantize, recurrences after those that fuse.
+fake tensors. Graphs may hold products of integers after the passes that quantize, recurrences after those that fuse;
+sorts and running extremes are what capturing makes of ATen's operators with two results.
 """
 
 from __future__ import annotations
@@ -148,6 +149,41 @@ def _(x: Tensor, dim: int) -> Tensor:
     return x.new_empty(x.select(dim, -1).shape)
 
 
+@torch.library.custom_op(f"{LIBRARY}::argsort", mutates_args=())
+def _argsort(x: Tensor, dim: int, descending: bool, count: int | None = None) -> Tensor:
+    """The positions int64 along `dim` that put it in order, the first `count` of them (all by default).
+
+    Equal values keep their order, NaN counts as the greatest.
+    """
+    order = torch.sort(x, dim=dim, descending=descending, stable=True).indices
+    return order.clone() if count is None else order.narrow(dim, 0, count).clone()
+
+
+@_argsort.register_fake
+def _(x: Tensor, dim: int, descending: bool, count: int | None = None) -> Tensor:
+    shape = list(x.shape)
+    shape[dim] = shape[dim] if count is None else count
+    return x.new_empty(shape, dtype=torch.int64)
+
+
+@torch.library.custom_op(f"{LIBRARY}::cummax", mutates_args=())
+def _cummax(x: Tensor, dim: int) -> Tensor:
+    """The greatest value so far along `dim`; NaN from the first NaN on."""
+    return torch.cummax(x, dim).values.clone()
+
+
+@torch.library.custom_op(f"{LIBRARY}::cummin", mutates_args=())
+def _cummin(x: Tensor, dim: int) -> Tensor:
+    """The least value so far along `dim`; NaN from the first NaN on."""
+    return torch.cummin(x, dim).values.clone()
+
+
+@_cummax.register_fake
+@_cummin.register_fake
+def _(x: Tensor, dim: int) -> Tensor:
+    return torch.empty_like(x)
+
+
 def decoded(codes: Tensor, scales: Tensor, bits: int) -> Tensor:
     """The weight [n, k] in float32 that codes stand for; exact."""
     group = codes.shape[1] // scales.shape[1]
@@ -165,3 +201,6 @@ DEPTHWISE_CODES = torch.ops.ullage.depthwise_codes.default
 LINEAR_CODES = torch.ops.ullage.linear_codes.default
 LINEAR_SCAN = torch.ops.ullage.linear_scan.default
 LAST = torch.ops.ullage.last.default
+ARGSORT = torch.ops.ullage.argsort.default
+CUMMAX = torch.ops.ullage.cummax.default
+CUMMIN = torch.ops.ullage.cummin.default
