@@ -10,6 +10,7 @@ import torch
 
 from ullage.frontends.onnx.table import Call, operator
 from ullage.frontends.onnx.values import Known, known
+from ullage.graph.operators import ARGSORT
 
 Tensor = torch.Tensor
 Reduction = Callable[[Tensor, list[int], bool], Tensor]
@@ -118,5 +119,5 @@ def _top_k(call: Call) -> tuple[Tensor, Tensor]:
     x = call.tensor()
     k = call.scalar(1) if call.version >= 10 else call.attribute("k")
     axis, largest = call.attribute("axis", -1), bool(call.attribute("largest", 1))
-    places = torch.argsort(x, dim=axis, descending=largest, stable=True).narrow(axis, 0, k)
+    places = ARGSORT(x, axis, largest, k)
     return torch.gather(x, axis, places), places

@@ -21,15 +21,17 @@ COMPILED = (
     "test_dequantizelinear_axis", "test_elu_example", "test_gather_2d_indices", "test_gelu_tanh_2",
     "test_gemm_all_attributes", "test_group_normalization_example", "test_gru_seq_length", "test_if",
     "test_layer_normalization_4d_axis2", "test_lstm_with_peepholes", "test_matmulinteger", "test_maxpool_2d_ceil",
+    "test_maxunpool_export_with_output_shape",
     "test_maxpool_2d_same_lower", "test_onehot_with_axis", "test_pow_bcast_scalar", "test_prelu_broadcast",
     "test_qlinearconv", "test_quantizelinear_axis", "test_reduce_log_sum_exp_keepdims_random",
     "test_resize_upsample_scales_cubic", "test_rms_normalization_4d_axis1", "test_rotary_embedding_interleaved",
-    "test_scan9_sum", "test_slice_neg_steps", "test_softmax_axis_0", "test_split_variable_parts_2d_opset18",
+    "test_scan9_sum", "test_scatter_elements_with_duplicate_indices", "test_scatter_elements_with_reduction_min",
+    "test_scatternd_add", "test_slice_neg_steps", "test_softmax_axis_0", "test_split_variable_parts_2d_opset18",
     "test_cast_FLOAT_to_FLOAT8E4M3FN", "test_cast_no_saturate_FLOAT_to_FLOAT8E5M2FNUZ", "test_cast_FLOAT_to_INT4",
     "test_quantizelinear_float4e2m1", "test_dequantizelinear_e4m3fn", "test_linear_attention_gated_delta",
     "test_sequence_map_add_2_sequences", "test_tfidfvectorizer_tf_batch_uniandbigrams_skip5",
-    "test_reshape_reordered_all_dims",
-    "test_roialign_mode_max", "test_tile", "test_transpose_all_permutations_3", "test_where_example",
+    "test_reshape_reordered_all_dims", "test_roialign_mode_max", "test_tensorscatter_circular", "test_tile",
+    "test_top_k_smallest", "test_transpose_all_permutations_3", "test_where_example",
 )  # fmt: skip
 
 
