@@ -8,7 +8,7 @@ Kept whole, because one kernel does the work better than its parts could be put 
                            reductions with their own kernels; no intermediate ever needs memory
     gelu, silu, hardswish, hardsigmoid, hardtanh, leaky_relu, elu, softplus, mish
                            one scalar expression each
-    upsample_nearest2d, _upsample_nearest_exact2d, upsample_bilinear2d, upsample_bicubic2d (`.default`)
+    upsample_nearest2d, _upsample_nearest_exact2d, upsample_bilinear2d (`.default`, but for bytes)
                            index arithmetic that the decomposition would turn into gathers
 Decomposed by this project (`OWN`):
     addmm                  with a vector as bias and unit factors: linear, so that there is one form of it
@@ -23,6 +23,8 @@ Decomposed by this project (`OWN`):
     adaptive_avg_pool1d and 2d
                            mean or avg_pool2d where the windows are equal (PyTorch's own goes through as_strided)
     lstm, gru              single steps (`recurrent.py`)
+    adaptive max pools, gradients of pools, diagonal, as_strided, distances, embedding_bag, grid_sampler, resizing with
+    antialias              gathers, masks and reductions (`decomposed/`)
 Decomposed by PyTorch, worth knowing:
     matmul, einsum         mm and bmm with expand and reshape around them
     conv1d, conv2d, conv3d, conv_transpose*
@@ -44,6 +46,12 @@ from torch import Tensor
 from torch._decomp import _core_aten_decompositions_post_autograd
 from torch.export import default_decompositions
 
+from ullage.frontends.decomposed.antialias import ANTIALIAS
+from ullage.frontends.decomposed.distances import DISTANCES
+from ullage.frontends.decomposed.grids import GRIDS
+from ullage.frontends.decomposed.pools import POOLS
+from ullage.frontends.decomposed.resizes import RESIZES
+from ullage.frontends.decomposed.views import VIEWS
 from ullage.frontends.recurrent import gru_input, lstm_input
 
 aten: Any = torch.ops.aten
@@ -63,7 +71,6 @@ KEPT = (
     aten.upsample_nearest2d.default,
     aten._upsample_nearest_exact2d.default,
     aten.upsample_bilinear2d.default,
-    aten.upsample_bicubic2d.default,
 )
 
 
@@ -221,6 +228,12 @@ OWN: dict[torch._ops.OpOverload, Decomposition] = {
     aten.upsample_bicubic2d.vec: _upsample_smooth(aten.upsample_bicubic2d.default),
     aten.lstm.input: lstm_input,
     aten.gru.input: gru_input,
+    **POOLS,
+    **VIEWS,
+    **DISTANCES,
+    **GRIDS,
+    **ANTIALIAS,
+    **RESIZES,
 }
 
 
