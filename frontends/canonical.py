@@ -101,7 +101,9 @@ def _fill_sizes(graph: Graph, node: Node) -> None:
         node.args = (node.args[0], shape)
 
 
-def _whole_norm(op: Callable[..., Any], arguments: Callable[[Node], tuple[Any, ...]], rows: Rows | None) -> Rewrite:
+def _whole_norm(
+    op: Callable[..., Any], arguments: Callable[[Node], tuple[Any, ...]], rows: Rows | None = None
+) -> Rewrite:
     """The operator for the first result; for the others, where they are used, the mean and 1 / √(variance + eps)."""
 
     def rewrite(graph: Graph, node: Node) -> None:
@@ -123,7 +125,7 @@ def _whole_norm(op: Callable[..., Any], arguments: Callable[[Node], tuple[Any, .
 
 
 Rows = Callable[[Node], tuple[Node, list[int], int, list[int]]]
-"""How a norm sees its input: the node, its shape, how many of its last dimensions are normalised, and the statistics' shape."""
+"""How a norm sees its input: the node, its shape, how many last dimensions are normalised, the statistics' shape."""
 
 
 def _statistic(graph: Graph, seen: tuple[Node, list[int], int, list[int]], inverse: bool, eps: Any) -> Node:
@@ -263,10 +265,8 @@ _FORMS: dict[Any, Rewrite] = {
     aten.expand.default: _fill_sizes,
     aten.native_layer_norm.default: _whole_norm(aten.layer_norm.default, _layer_norm_arguments, _layer_norm_rows),
     aten.native_group_norm.default: _whole_norm(aten.group_norm.default, _group_norm_arguments, _group_norm_rows),
-    aten._native_batch_norm_legit_no_training.default: _whole_norm(
-        aten.batch_norm.default, _batch_norm_arguments, None
-    ),
-    aten._fused_rms_norm.default: _whole_norm(aten.rms_norm.default, _rms_norm_arguments, None),
+    aten._native_batch_norm_legit_no_training.default: _whole_norm(aten.batch_norm.default, _batch_norm_arguments),
+    aten._fused_rms_norm.default: _whole_norm(aten.rms_norm.default, _rms_norm_arguments),
     aten.max_pool2d_with_indices.default: _pool_with_indices(aten.max_pool2d.default, 2),
     aten.max_pool3d_with_indices.default: _pool_with_indices(aten.max_pool3d.default, 3),
     aten.sum.dim_IntList: _reduce_all(aten.sum.dim_IntList),

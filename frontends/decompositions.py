@@ -8,7 +8,7 @@ Kept whole, because one kernel does the work better than its parts could be put 
                            reductions with their own kernels; no intermediate ever needs memory
     gelu, silu, hardswish, hardsigmoid, hardtanh, leaky_relu, elu, softplus, mish
                            one scalar expression each
-    upsample_nearest2d, _upsample_nearest_exact2d, upsample_bilinear2d (`.default`, but for bytes)
+    upsample_nearest2d, _upsample_nearest_exact2d, upsample_bilinear2d (`.default`)
                            index arithmetic that the decomposition would turn into gathers
 Decomposed by this project (`OWN`):
     addmm                  with a vector as bias and unit factors: linear, so that there is one form of it
@@ -47,10 +47,11 @@ from torch._decomp import _core_aten_decompositions_post_autograd
 from torch.export import default_decompositions
 
 from ullage.frontends.decomposed.antialias import ANTIALIAS
+from ullage.frontends.decomposed.arithmetic import ARITHMETIC
+from ullage.frontends.decomposed.convolutions import CONVOLUTIONS
 from ullage.frontends.decomposed.distances import DISTANCES
 from ullage.frontends.decomposed.grids import GRIDS
 from ullage.frontends.decomposed.pools import POOLS
-from ullage.frontends.decomposed.resizes import RESIZES
 from ullage.frontends.decomposed.views import VIEWS
 from ullage.frontends.recurrent import gru_input, lstm_input
 
@@ -233,7 +234,8 @@ OWN: dict[torch._ops.OpOverload, Decomposition] = {
     **DISTANCES,
     **GRIDS,
     **ANTIALIAS,
-    **RESIZES,
+    **ARITHMETIC,
+    **CONVOLUTIONS,
 }
 
 

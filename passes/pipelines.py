@@ -64,8 +64,8 @@ CLEAN: tuple[Line, ...] = (
 PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN}
 _KINDS = (
     Attention, BatchNorm, Bfloat16, Canonicalize, CommonSubexpressions, ComputedConvolutions, DeadCode,
-    FlattenProducts, FoldConstants, Int8, MergeLinear, NarrowResiduals, PlainProducts, Recurrences, Simplify, SpelledNorms,
-    SplitGroupNorms, StateProducts, Views, WeightOnly,
+    FlattenProducts, FoldConstants, Int8, MergeLinear, NarrowResiduals, PlainProducts, Recurrences, Simplify,
+    SpelledNorms, SplitGroupNorms, StateProducts, Views, WeightOnly,
 )  # fmt: skip
 KNOWN: dict[str, type[Pass]] = {kind.name: kind for kind in _KINDS}
 

@@ -67,6 +67,11 @@ for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
 for _name in ("and", "or", "xor"):
     TABLE.register("pointwise", getattr(aten, f"bitwise_{_name}"))(_lowered_as(_name, result_dtype))
     TABLE.register("pointwise", getattr(aten, f"logical_{_name}"))(_lowered_as(_name, _promoted_pair, "bool"))
+for _name, _targets in {
+    "shl": (aten.bitwise_left_shift, aten.__lshift__), "shr": (aten.bitwise_right_shift, aten.__rshift__),
+    "and": (aten.__and__,), "or": (aten.__or__,), "xor": (aten.__xor__,),
+}.items():  # fmt: skip
+    TABLE.register("pointwise", *_targets)(_lowered_as(_name, result_dtype))
 for _name in ("fmod", "atan2"):
     TABLE.register("pointwise", getattr(aten, _name))(_lowered_as(_name, result_dtype))
 

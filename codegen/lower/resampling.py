@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch.fx import Node
 
-from ullage.codegen.loops.ir import Cast, Const, Expr
+from ullage.codegen.loops.ir import FLOATS, Cast, Const, Expr
 from ullage.codegen.lower.builder import Builder
 from ullage.codegen.lower.formulas import (
     op,
@@ -21,7 +21,7 @@ from ullage.codegen.lower.table import (
     operand,
     result_dtype,
 )
-from ullage.codegen.lower.values import Lazy, compute_dtype, literal
+from ullage.codegen.lower.values import Lazy, cast, compute_dtype, literal
 
 
 @TABLE.register("move", aten.pixel_shuffle)
@@ -60,7 +60,8 @@ def _upsample_bilinear(builder: Builder, node: Node) -> Lazy:
     shape = shape_of(fake(node))
     corners = bool(node.args[2])
     scales = node.args[3] if len(node.args) > 3 else None
-    dtype = compute_dtype(result_dtype(node))
+    floating = result_dtype(node) in FLOATS
+    dtype = compute_dtype(result_dtype(node)) if floating else "float32"
     given = [scales[0], scales[1]] if isinstance(scales, Sequence) else [*node.args[3:5], None, None][:2]
 
     def at(index: Index) -> Expr:
@@ -70,13 +71,13 @@ def _upsample_bilinear(builder: Builder, node: Node) -> Lazy:
         for y, wy in rows:
             line: Expr | None = None
             for x, wx in columns:
-                term = op("mul", source.at((index[0], index[1], y, x)), wx)
+                term = op("mul", cast(source.at((index[0], index[1], y, x)), dtype), wx)
                 line = term if line is None else op("add", line, term)
             assert line is not None
             term = op("mul", line, wy)
             total = term if total is None else op("add", total, term)
         assert total is not None
-        return total
+        return total if floating else cast(op("floor", op("add", total, literal(0.5, dtype))), result_dtype(node))
 
     return Lazy(shape, result_dtype(node), at)
 

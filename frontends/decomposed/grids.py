@@ -59,7 +59,7 @@ class Axis:
         place = self.place(c)
         if mode == _CUBIC:
             low = torch.floor(place)
-            weights = cubic_weights(place - low)
+            weights = _cubic(place - low)
             return [Tap(self.kept(low + step), weight) for step, weight in enumerate(weights, -1)]
         place = self.kept(place)
         if mode == _NEAREST:
@@ -68,7 +68,7 @@ class Axis:
         return [Tap(low, low + 1 - place), Tap(low + 1, place - low)]
 
 
-def cubic_weights(t: Tensor) -> list[Tensor]:
+def _cubic(t: Tensor) -> list[Tensor]:
     """Weights of the elements at −1, 0, 1 and 2 for a place t behind element 0."""
     a = _SHARPNESS
 

@@ -76,6 +76,14 @@ def _adaptive_max_pool(x: Tensor, size: Sequence[int]) -> Any:
     return values.amax(-1), flat.gather(-1, best).squeeze(-1)
 
 
+def window_places(
+    size: int, out: int, kernel: int, stride: int, padding: int, dilation: int, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """[size, kernel]: the window that holds an element at a place of it, kept in range, and whether there is one."""
+    axis = _windows_of(size, out, kernel, stride, padding, dilation, like)
+    return axis.positions.clamp(0, out - 1), axis.present
+
+
 def _windows_of(size: int, out: int, kernel: int, stride: int, padding: int, dilation: int, like: Tensor) -> Axis:
     """The windows that hold each of `size` elements: one candidate for each place in a window."""
     reach = torch.arange(size, device=like.device).reshape(-1, 1) + padding

@@ -64,12 +64,17 @@ def tensor_of(value: object) -> torch.Tensor:
 
 
 def judged(cases: Sequence[Case]) -> Iterator[tuple[Case, str | None]]:
-    """What is wrong with each case, None if nothing is; what fails as a whole is halved until the culprit is alone."""
+    """What is wrong with each case, None if nothing is; what fails as a whole is halved until the culprit is alone.
+
+    Calls that change their arguments are left out: models may not.
+    """
     try:
         with tempfile.TemporaryDirectory() as folder:
             results = run(Calls(cases), Path(folder, "calls.ullage"))
     except Exception as error:
         if len(cases) == 1:
+            if "changes its state" in str(error):
+                return
             yield cases[0], f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
             return
         middle = len(cases) // 2
@@ -83,12 +88,17 @@ def judged(cases: Sequence[Case]) -> Iterator[tuple[Case, str | None]]:
 
 
 def fault(case: Case, eager: Sequence[torch.Tensor], results: Sequence[torch.Tensor]) -> str | None:
-    """What is wrong with the results of a case, None if nothing is."""
+    """What is wrong with the results of a case, None if nothing is.
+
+    Images of bytes may differ by one: PyTorch rounds them between rows and columns, too.
+    """
     wide = [t.double() if t.is_floating_point() else t for t in case.inputs]
     try:
         truths: Sequence[torch.Tensor] = case(*wide)
     except RuntimeError:
         truths = eager
+    if case.dtype is torch.uint8 and "upsample" in case.operator:
+        results = [torch.where((r.int() - e.int()).abs() > 1, r, e) for r, e in zip(results, eager, strict=True)]
     faults = (_fault(*one) for one in zip(eager, truths, results, strict=True))
     return next((found for found in faults if found is not None), None)
 
