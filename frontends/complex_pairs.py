@@ -161,13 +161,12 @@ def _real_options(node: Node) -> dict[str, Any]:
 
 def _converted(on: Rewriter, node: Node) -> Pair:
     pair, dtype = on.pair(node.args[0]), real_dtype(_value(node).dtype)
-    re, im = (
-        part
-        if not isinstance(part, Node) or _value(part).dtype == dtype
-        else on.call(aten._to_copy.default, part, dtype=dtype)
-        for part in (pair.re, pair.im)
-    )
-    return Pair(re, im)
+
+    def converted(part: Part) -> Part:
+        same = not isinstance(part, Node) or _value(part).dtype == dtype
+        return part if same else on.call(aten._to_copy.default, part, dtype=dtype)
+
+    return Pair(converted(pair.re), converted(pair.im))
 
 
 def _from_parts(on: Rewriter, node: Node) -> Pair:
@@ -192,10 +191,9 @@ def _sum(sign: float) -> Callable[[Rewriter, Node], Pair]:
     def rule(on: Rewriter, node: Node) -> Pair:
         a, b = (on.pair(value) for value in node.args[:2])
         alpha = float(node.kwargs.get("alpha", 1)) * sign  # type: ignore[arg-type]
-        re, im = (
-            on.add(x, on.mul(y, abs(alpha)) if abs(alpha) != 1 else y, alpha) for x, y in ((a.re, b.re), (a.im, b.im))
-        )
-        return _shaped(on, node, Pair(re, im))
+        if abs(alpha) != 1:
+            b = Pair(on.mul(b.re, abs(alpha)), on.mul(b.im, abs(alpha)))
+        return _shaped(on, node, Pair(on.add(a.re, b.re, alpha), on.add(a.im, b.im, alpha)))
 
     return rule
 
@@ -280,8 +278,8 @@ EACH_PART = _targets((
     "alias.default", "clone.default", "detach.default", "contiguous.default", "view.default", "reshape.default",
     "_unsafe_view.default", "permute.default", "transpose.int", "unsqueeze.default", "squeeze.default", "squeeze.dim",
     "squeeze.dims", "expand.default", "slice.Tensor", "select.int", "cat.default", "stack.default", "flip.default",
-    "roll.default", "index.Tensor", "index_select.default", "gather.default", "repeat.default", "constant_pad_nd.default",
-    "sum.dim_IntList", "sum.default", "mean.dim", "mean.default", "neg.default", "tril.default", "triu.default",
+    "roll.default", "index.Tensor", "index_select.default", "gather.default", "repeat.default",
+    "constant_pad_nd.default", "sum.dim_IntList", "sum.default", "mean.dim", "mean.default", "neg.default", "tril.default", "triu.default",
     "where.self", "cumsum.default", "resolve_conj.default", "lift_fresh_copy.default", "diagonal.default",
 ))  # fmt: skip
 RULES: Mapping[Any, Rule] = {

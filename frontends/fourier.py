@@ -36,10 +36,8 @@ def _roots(on: Rewriter, rows: int, columns: int, length: int, sign: float, dtyp
     turns = on.call(aten._to_copy.default, on.call(aten.remainder.Scalar, product, length), dtype=torch.float64)
     angle = on.call(aten.mul.Tensor, turns, 2 * math.pi / length)
     re, im = (on.call(op, angle) for op in (aten.cos.default, aten.sin.default))
-    im = on.call(aten.mul.Tensor, im, sign)
-    return Pair(
-        *(part if dtype is torch.float64 else on.call(aten._to_copy.default, part, dtype=dtype) for part in (re, im))
-    )
+    parts = (re, on.call(aten.mul.Tensor, im, sign))
+    return Pair(*parts if dtype is torch.float64 else (on.call(aten._to_copy.default, p, dtype=dtype) for p in parts))
 
 
 def _multiplied(on: Rewriter, x: Pair, matrix: Pair) -> Pair:
@@ -141,11 +139,9 @@ def _mirrored(on: Rewriter, x: Pair, dim: int, length: int) -> Pair:
     im = on.call(aten.mul.Tensor, im, keep)
     if above == 0:
         return Pair(re, im)
-    upper = [
-        on.call(aten.flip.default, on.call(aten.slice.Tensor, part, dim, 1, above + 1), [dim]) for part in (re, im)
-    ]
-    negative = on.call(aten.neg.default, upper[1])
-    return Pair(on.call(aten.cat.default, [re, upper[0]], dim), on.call(aten.cat.default, [im, negative], dim))
+    upper = _mapped(on, _mapped(on, Pair(re, im), aten.slice.Tensor, dim, 1, above + 1), aten.flip.default, [dim])
+    whole = ([re, upper.re], [im, on.mul(upper.im, -1.0)])
+    return Pair(*(on.call(aten.cat.default, parts, dim) for parts in whole))
 
 
 def _numbers(on: Rewriter, values: Sequence[float], like: Node, dim: int) -> Node:

@@ -51,6 +51,17 @@ def _as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], offset: i
     return aten.index.Tensor(flat, [place])
 
 
+def _unfold(x: Tensor, dim: int, size: int, step: int) -> Any:
+    """Overlapping windows along a dimension, each as a new last dimension."""
+    if not x.dim() or not isinstance(x.shape[dim], int):
+        return NotImplemented
+    count = (x.shape[dim] - size) // step + 1
+    starts = torch.arange(count, device=x.device).unsqueeze(1) * step
+    places: list[Tensor | None] = [None] * (x.dim() - 1)
+    windows = aten.index.Tensor(x.movedim(dim, -1), [*places, starts + torch.arange(size, device=x.device)])
+    return windows.movedim(-2, dim % x.dim())
+
+
 def _empty(size: Sequence[int], **options: Any) -> Any:
     kept = {key: value for key, value in options.items() if key in ("dtype", "device", "layout")}
     return aten.full.default(size, 0, **{"dtype": torch.get_default_dtype(), **_given(kept)})
@@ -67,6 +78,7 @@ def _empty_strided(size: Sequence[int], stride: Sequence[int], **options: Any) -
 VIEWS: Mapping[Any, Callable[..., Any]] = {
     aten.diagonal.default: _diagonal,
     aten.as_strided.default: _as_strided,
+    aten.unfold.default: _unfold,
     aten.empty.memory_format: _empty,
     aten.empty_strided.default: _empty_strided,
 }
