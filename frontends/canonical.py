@@ -22,6 +22,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
+from ullage.errors import UnsupportedOperator
 from ullage.graph.operators import MAX_POOL_POSITIONS
 
 aten = torch.ops.aten
@@ -163,6 +164,14 @@ def _group_norm_rows(node: Node) -> tuple[Node, list[int], int, list[int]]:
     return x, [batch, groups, channels // groups * size], 1, list(node.meta["val"][1].shape)
 
 
+def _attention(graph: Graph, node: Node) -> None:
+    """Dropout inside attention is refused: leaving it out would be another model."""
+    dropout = node.args[4] if len(node.args) > 4 else node.kwargs.get("dropout_p", 0.0)
+    if dropout:
+        hint = "Random numbers are inputs of a model; set dropout_p to 0."
+        raise UnsupportedOperator({"aten.scaled_dot_product_attention with dropout": [node.name]}, hint)
+
+
 def _extreme_along(value: Callable[..., Any], position: Callable[..., Any]) -> Rewrite:
     """max.dim and min.dim, which give values and positions: one operator for each result that is used."""
 
@@ -280,6 +289,7 @@ _FORMS: dict[Any, Rewrite] = {
     aten.min.dim: _extreme_along(aten.amin.default, aten.argmin.default),
     aten.any.default: _reduce_all(aten.any.dims),
     aten.any.dims: _reduce_all(aten.any.dims),
+    aten.scaled_dot_product_attention.default: _attention,
     aten.scalar_tensor.default: _to_full,
     aten.full_like.default: _to_full,
     aten.full.default: _full,

@@ -278,9 +278,9 @@ EACH_PART = _targets((
     "alias.default", "clone.default", "detach.default", "contiguous.default", "view.default", "reshape.default",
     "_unsafe_view.default", "permute.default", "transpose.int", "unsqueeze.default", "squeeze.default", "squeeze.dim",
     "squeeze.dims", "expand.default", "slice.Tensor", "select.int", "cat.default", "stack.default", "flip.default",
-    "roll.default", "index.Tensor", "index_select.default", "gather.default", "repeat.default",
-    "constant_pad_nd.default", "sum.dim_IntList", "sum.default", "mean.dim", "mean.default", "neg.default", "tril.default", "triu.default",
-    "where.self", "cumsum.default", "resolve_conj.default", "lift_fresh_copy.default", "diagonal.default",
+    "roll.default", "index.Tensor", "index_select.default", "gather.default", "repeat.default", "diagonal.default",
+    "constant_pad_nd.default", "sum.dim_IntList", "sum.default", "mean.dim", "mean.default", "neg.default",
+    "tril.default", "triu.default", "where.self", "cumsum.default", "resolve_conj.default", "lift_fresh_copy.default",
 ))  # fmt: skip
 RULES: Mapping[Any, Rule] = {
     aten._to_copy.default: _converted,

@@ -80,9 +80,25 @@ def _bags(rows: Tensor, member: Tensor, total: Tensor, mode: int) -> tuple[Tenso
     return result.to(rows.dtype), total
 
 
+def _embedding_gradient(
+    gradient: Tensor, indices: Tensor, count: int, padding_idx: int, scale_grad_by_freq: bool
+) -> Any:
+    """Row r sums the gradients of the places that hold r, by a mask over all places."""
+    places = indices.reshape(-1)
+    rows = torch.arange(count, device=gradient.device).unsqueeze(1)
+    member = (places == rows) & (rows != padding_idx)
+    flat = gradient.reshape(places.shape[0], gradient.shape[-1])
+    wide = flat.float() if flat.dtype in (torch.float16, torch.bfloat16) else flat
+    result = torch.where(member.unsqueeze(-1), wide, 0).sum(1)
+    if scale_grad_by_freq:
+        result = result / member.sum(1, keepdim=True).clamp(min=1)
+    return result.to(gradient.dtype)
+
+
 DISTANCES: Mapping[Any, Callable[..., Any]] = {
     aten._cdist_forward.default: _cdist,
     aten._pdist_forward.default: _pdist,
     aten._embedding_bag.default: _embedding_bag,
+    aten.embedding_dense_backward.default: _embedding_gradient,
     aten._embedding_bag_forward_only.default: _embedding_bag,
 }

@@ -84,13 +84,19 @@ class Case:
 def core_operators() -> dict[str, list[torch._ops.OpOverload]]:
     """The overloads that PyTorch tags as core, by operator."""
     found: dict[str, list[torch._ops.OpOverload]] = {}
-    for name in dir(torch.ops.aten):
+    registered = (name.removeprefix("aten::") for name in _every_name() if name.startswith("aten::"))
+    for name in sorted({name.split(".")[0] for name in registered}):
         packet = getattr(torch.ops.aten, name)
-        for overload in packet.overloads() if isinstance(packet, torch._ops.OpOverloadPacket) else ():
+        for overload in packet.overloads():
             operator = getattr(packet, overload)
             if torch.Tag.core in operator.tags:
                 found.setdefault(name, []).append(operator)
     return found
+
+
+def _every_name() -> list[str]:
+    """All operators that PyTorch has; `dir(torch.ops.aten)` lists those that somebody has asked for."""
+    return torch._C._dispatch_get_all_op_names()
 
 
 @cache

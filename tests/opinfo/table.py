@@ -68,7 +68,7 @@ def how(operator: torch._ops.OpOverload, dtype: torch.dtype) -> str:
 
 
 _CAPTURED = {*canonical._DROPPED, *canonical._ASSERTIONS, *canonical._RENAMED, *canonical._FORMS, *RULES, *FOURIER}
-_DECOMPOSED = decomposition_table()
+_DECOMPOSED = {*decomposition_table(), *torch._decomp.decomposition_table}
 
 
 def _stays_whole(operator: torch._ops.OpOverload) -> bool:
