@@ -117,7 +117,7 @@ def _whole_norm(
                     single = graph.call_function(op, arguments(node))
                 else:
                     assert rows is not None
-                    single = _statistic(graph, rows(node), use.args[1] == 2, node.args[-1])
+                    single = _statistic(graph, rows(node), bool(use.args[1] == 2), node.args[-1])
             single.meta = dict(use.meta)
             use.replace_all_uses_with(single)
             graph.erase_node(use)
@@ -155,13 +155,14 @@ def _added(graph: Graph, op: Callable[..., Any], *args: Any, **kwargs: Any) -> N
 
 
 def _layer_norm_rows(node: Node) -> tuple[Node, list[int], int, list[int]]:
-    x, dims = node.args[:2]
-    return x, list(x.meta["val"].shape), len(dims), list(node.meta["val"][1].shape)
+    args: tuple[Any, ...] = node.args
+    return args[0], list(args[0].meta["val"].shape), len(args[1]), list(node.meta["val"][1].shape)
 
 
 def _group_norm_rows(node: Node) -> tuple[Node, list[int], int, list[int]]:
-    x, batch, channels, size, groups = (node.args[0], *node.args[3:7])
-    return x, [batch, groups, channels // groups * size], 1, list(node.meta["val"][1].shape)
+    args: tuple[Any, ...] = node.args
+    batch, channels, size, groups = args[3:7]
+    return args[0], [batch, groups, channels // groups * size], 1, list(node.meta["val"][1].shape)
 
 
 def _attention(graph: Graph, node: Node) -> None:

@@ -82,7 +82,7 @@ class Rewriter:
         with self.graph.inserting_before(self.at):
             node: Node = self.graph.call_function(op, args, kwargs)
         node.meta = {key: value for key, value in self.at.meta.items() if key != "val"}
-        values = [map_arg(args, _value), map_arg(kwargs, _value)]
+        values: Any = map_arg((args, kwargs), _value)
         with torch.no_grad():
             node.meta["val"] = op(*values[0], **values[1])
         return node
@@ -139,23 +139,23 @@ def _boundary(node: Node) -> str:
 
 
 def _each_part(on: Rewriter, node: Node) -> Pair:
-    """The same operator on both parts."""
-    pairs = [on.pairs[source] for source in node.all_input_nodes if source in on.pairs]
-    parts = []
-    for which in ("re", "im"):
-        chosen = {
-            source: on.tensor(getattr(on.pairs[source], which), on.pairs[source].re)
-            for source in node.all_input_nodes
-            if source in on.pairs
-        }
-        args = map_arg(node.args, lambda n, chosen=chosen: chosen.get(n, n))
-        parts.append(on.call(node.target, *args, **_real_options(node)))
-    assert pairs
-    return Pair(*parts)
+    """The same operator on both parts; what is real among its operands has no imaginary part."""
+    sources = [n for n in node.all_input_nodes if n in on.pairs or _value(n).dtype.is_floating_point]
+    pairs = {n: on.pairs.get(n) or Pair(n, 0.0) for n in sources}
+    return Pair(_part(on, node, {n: on.tensor(p.re, p.im) for n, p in pairs.items()}, True),
+                _part(on, node, {n: on.tensor(p.im, p.re) for n, p in pairs.items()}, False))  # fmt: skip
+
+
+def _part(on: Rewriter, node: Node, chosen: Mapping[Node, Node], real: bool) -> Node:
+    args: tuple[Any, ...] = map_arg(node.args, lambda n: chosen.get(n, n))
+    if node.target is aten.constant_pad_nd.default and not real:
+        args = args[:2]
+    return on.call(node.target, *args, **_real_options(node))
 
 
 def _real_options(node: Node) -> dict[str, Any]:
-    kept = {k: real_dtype(v) if v in (torch.complex64, torch.complex128) else v for k, v in node.kwargs.items()}
+    given: Mapping[str, Any] = node.kwargs
+    kept = {k: real_dtype(v) if v in (torch.complex64, torch.complex128) else v for k, v in given.items()}
     return {key: value for key, value in kept.items() if key not in ("memory_format", "pin_memory")}
 
 

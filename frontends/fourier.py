@@ -90,17 +90,22 @@ def _normalised(on: Rewriter, x: Pair, lengths: Sequence[int], mode: int) -> Pai
     return x if factor == 1.0 else Pair(on.mul(x.re, factor), on.mul(x.im, factor))
 
 
+def _arguments(node: Node) -> tuple[Any, ...]:
+    """The positional arguments, untyped: their types follow from the operator's schema."""
+    return node.args
+
+
 def _real_to_complex(on: Rewriter, node: Node) -> Pair:
-    source, dims, mode, half = node.args
+    source, dims, mode, half = _arguments(node)
     sizes = _size(source)
-    x = Pair(source, 0.0)  # type: ignore[arg-type]
-    *rest, last = dims  # type: ignore[misc]
+    x = Pair(source, 0.0)
+    *rest, last = dims
     x = _along(on, x, last, -1.0)
     if half:
         x = _mapped(on, x, aten.slice.Tensor, last, 0, sizes[last] // 2 + 1)
     for dim in rest:
         x = _along(on, x, dim, -1.0)
-    return _whole(on, _normalised(on, x, [sizes[d] for d in dims], mode))  # type: ignore[union-attr,arg-type]
+    return _whole(on, _normalised(on, x, [sizes[d] for d in dims], mode))
 
 
 def _whole(on: Rewriter, x: Pair) -> Pair:
@@ -108,23 +113,23 @@ def _whole(on: Rewriter, x: Pair) -> Pair:
 
 
 def _complex_to_complex(on: Rewriter, node: Node) -> Pair:
-    source, dims, mode, forward = node.args
+    source, dims, mode, forward = _arguments(node)
     x = on.pair(source)
     sizes = _size(source)
-    for dim in dims:  # type: ignore[union-attr]
+    for dim in dims:
         x = _along(on, x, dim, -1.0 if forward else 1.0)
-    return _whole(on, _normalised(on, x, [sizes[d] for d in dims], mode))  # type: ignore[union-attr,arg-type]
+    return _whole(on, _normalised(on, x, [sizes[d] for d in dims], mode))
 
 
 def _complex_to_real(on: Rewriter, node: Node) -> Node:
-    source, dims, mode, length = node.args
+    source, dims, mode, length = _arguments(node)
     x = on.pair(source)
-    *rest, last = dims  # type: ignore[misc]
+    *rest, last = dims
     for dim in rest:
         x = _along(on, x, dim, 1.0)
-    x = _along(on, _mirrored(on, x, last, length), last, 1.0)  # type: ignore[arg-type]
+    x = _along(on, _mirrored(on, x, last, length), last, 1.0)
     sizes = [*(_size(source)[d] for d in rest), length]
-    result = _normalised(on, Pair(x.re, 0.0), sizes, mode).re  # type: ignore[arg-type]
+    result = _normalised(on, Pair(x.re, 0.0), sizes, mode).re
     assert isinstance(result, Node)
     return result
 

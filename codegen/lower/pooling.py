@@ -74,7 +74,8 @@ def _max_pool_positions(builder: Builder, node: Node) -> Lazy:
     sizes = source.shape[-rank:]
 
     def at(index: Index) -> Expr:
-        steps, place = _digits(reduced.at(index), pool.kernel), ZERO
+        steps = _digits(reduced.at(index), pool.kernel)
+        place: Expr = ZERO
         for d, (step, size) in enumerate(zip(steps, sizes, strict=True)):
             moved = op("add", op("mul", step, Const(dilation[d])), _start(builder.math, index[-rank + d], pool, d))
             inside = op("max", moved, _first_inside(builder.math, index[-rank + d], pool, d))

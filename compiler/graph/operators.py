@@ -158,7 +158,8 @@ def _max_pool_positions(
     ceil_mode: bool,
 ) -> Tensor:
     """Where in its image (row-major, int64) each maximum of a max_pool2d or 3d lies; all sizes per dimension."""
-    return _pool_with_indices(len(kernel))(x, kernel, stride, padding, dilation, ceil_mode)[1]
+    _, places = _pool_with_indices(len(kernel))(x, kernel, stride, padding, dilation, ceil_mode)
+    return torch.as_tensor(places)
 
 
 @_max_pool_positions.register_fake

@@ -53,7 +53,7 @@ def _of_weight(
     turned = kernel.transpose(0, 1)
     flat = apart.reshape(channels // groups, groups * batch, *sizes)
     rest = [0] * len(sizes)
-    result = aten.convolution.default(flat, turned, None, dilation, padding, stride, False, rest, groups)
+    result: Tensor = aten.convolution.default(flat, turned, None, dilation, padding, stride, False, rest, groups)
     for d, size in enumerate(shape[2:], 2):
         result = result.narrow(d, 0, size)
     return result.transpose(0, 1)
@@ -71,7 +71,7 @@ def _col2im(
     lead = x.shape[:-2]
     apart = x.reshape(*lead, x.shape[-2] // (kernel[0] * kernel[1]), *kernel, *outs)
     (rows, in_rows), (columns, in_columns) = (
-        window_places(n, m, *option, x) for (n, *option), m in zip(options, outs, strict=True)
+        window_places(n, m, k, s, p, d, x) for (n, k, s, p, d), m in zip(options, outs, strict=True)
     )
     taps = [torch.arange(k, device=x.device) for k in kernel]
     found = aten.index.Tensor(

@@ -29,10 +29,11 @@ def _in_memory_order(x: Tensor) -> Tensor | None:
     """The elements of a tensor as they lie in memory; None unless they are all of it, each once."""
     if x.storage_offset() != 0 or not all(isinstance(n, int) for n in x.shape):
         return None
-    sized = sorted((d for d in range(x.dim()) if x.shape[d] != 1), key=lambda d: -x.stride(d))
+    strides: tuple[int, ...] = x.stride()
+    sized = sorted((d for d in range(x.dim()) if x.shape[d] != 1), key=lambda d: -strides[d])
     expected = 1
     for d in reversed(sized):
-        if x.stride(d) != expected:
+        if strides[d] != expected:
             return None
         expected *= x.shape[d]
     ones = [d for d in range(x.dim()) if d not in sized]

@@ -80,7 +80,7 @@ def _padded(edit: Editor, x: Node, around: Sequence[tuple[int, int]]) -> Node:
 
 
 def _columns(
-    edit: Editor, x: Node, kernel: Sequence[int], out: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+    edit: Editor, x: Node, kernel: Sequence[Any], out: Sequence[Any], stride: Sequence[int], dilation: Sequence[int]
 ) -> Node:
     """[batch, channels, kernel …, out …]: the inputs of each result."""
     if _count(kernel) == 1 and tuple(stride) == (1, 1):
