@@ -34,6 +34,10 @@ def _spectral(x: Tensor, w: Tensor) -> Tensor:
     return fft.irfft2(frequencies, s=x.shape[-2:], norm="ortho")
 
 
+def _spectrogram(x: Tensor) -> Tensor:
+    return torch.stft(x, 16, 4, window=torch.hann_window(16), return_complex=True).abs()
+
+
 def _complex_cases() -> Iterator[Case]:
     torch.manual_seed(0)
     r = torch.randn
@@ -44,25 +48,15 @@ def _complex_cases() -> Iterator[Case]:
     yield case("mixing of tokens", lambda x: fft.fft(fft.fft(x, dim=-1), dim=-2).real, r(2, 16, 32))
     yield case("spectral layer", _spectral, r(2, 3, 8, 9), r(3, 8, 5, 2))
     yield case("rotary embedding", _rotary, r(2, 5, 4, 8), r(5, 1, 4))
-    yield case(
-        "spectrogram", lambda x: torch.stft(x, 16, 4, window=torch.hann_window(16), return_complex=True).abs(), r(2, 64)
-    )
-    yield case(
-        "quotient",
-        lambda a, b: torch.view_as_real((torch.complex(a, b) * 2 - 1j) / torch.complex(b, a) + a),
-        r(9),
-        r(9),
-    )
-    yield case(
-        "product of matrices",
-        lambda a, b: torch.view_as_real(torch.complex(a, b) @ torch.complex(b, a).T),
-        r(4, 5),
-        r(4, 5),
-    )
-    yield case("padded", lambda a, b: torch.view_as_real(F.pad(torch.complex(a, b), (1, 2), value=1.0)), r(9), r(9))
-    yield case(
-        "joined with real ones", lambda a, b: torch.view_as_real(torch.cat([torch.complex(a, b), a])[2:]), r(9), r(9)
-    )
+    yield case("spectrogram", _spectrogram, r(2, 64))
+    for name, function in {
+        "quotient": lambda a, b: (torch.complex(a, b) * 2 - 1j) / torch.complex(b, a) + a,
+        "padded": lambda a, b: F.pad(torch.complex(a, b), (1, 2), value=1.0),
+        "joined with real ones": lambda a, b: torch.cat([torch.complex(a, b), a])[2:],
+        "chosen": lambda a, b: torch.where(a > 0, torch.complex(a, b), b),
+        "product of matrices": lambda a, b: torch.complex(a, b)[:, None] @ torch.complex(b, a)[None],
+    }.items():
+        yield case(name, lambda a, b, function=function: torch.view_as_real(function(a, b)), r(9), r(9))
 
 
 def _integer_cases() -> Iterator[Case]:

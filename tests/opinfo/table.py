@@ -27,9 +27,16 @@ REASONS: Mapping[str, str] = {
     "rand": "random numbers are inputs of a model; draw them outside",
     "randn": "as `rand`",
     "randperm": "as `rand`",
+    "resize_": "it changes an argument, which models may not; `reshape` and `narrow` say the same with values",
     "nonzero": "the size of the result depends on values, and a plan needs sizes; refused with its place",
 }
 """Core operators that are not lowered, and why."""
+PARTLY: Mapping[str, str] = {
+    "native_dropout": "in training it is refused as `rand` is; in evaluation it is nothing",
+    "_native_batch_norm_legit": "with running statistics it changes them, and a model that changes its state is refused",
+    "as_strided": "of a tensor that is all of its memory; views of a part of another are refused",
+}
+"""Core operators that are lowered in some forms only, and which."""
 _WHILE_CAPTURING = frozenset({"sym_size", "sym_numel", "sym_stride", "sym_storage_offset"})
 _HEAD = """# Core operators
 
@@ -94,7 +101,7 @@ def page() -> str:
     version = ".".join(torch.__version__.split(".")[:2])
     head = f"| operator | {' | '.join(str(dtype)[6:] for dtype in DTYPES)} |"
     rule = f"| --- |{' --- |' * len(DTYPES)}"
-    reasons = [f"- `{name}`: {reason}." for name, reason in REASONS.items()]
+    reasons = [f"- `{name}`: {reason}." for name, reason in (*REASONS.items(), *PARTLY.items())]
     return "\n".join([_HEAD.format(version=version) + head, rule, *rows(), "", "## Why not", "", *reasons, ""])
 
 
