@@ -43,7 +43,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import _core_aten_decompositions_post_autograd
+from torch._decomp import _core_aten_decompositions_post_autograd, get_decompositions
 from torch.export import default_decompositions
 
 from ullage.frontends.decomposed.antialias import ANTIALIAS
@@ -226,6 +226,7 @@ OWN: dict[torch._ops.OpOverload, Decomposition] = {
     aten.upsample_nearest2d.vec: _upsample_nearest(aten.upsample_nearest2d.default),
     aten._upsample_nearest_exact2d.vec: _upsample_nearest(aten._upsample_nearest_exact2d.default),
     aten.upsample_bilinear2d.vec: _upsample_smooth(aten.upsample_bilinear2d.default),
+    **get_decompositions([aten.upsample_bicubic2d.default]),
     aten.upsample_bicubic2d.vec: _upsample_smooth(aten.upsample_bicubic2d.default),
     aten.lstm.input: lstm_input,
     aten.gru.input: gru_input,

@@ -33,7 +33,7 @@ REASONS: Mapping[str, str] = {
 """Core operators that are not lowered, and why."""
 PARTLY: Mapping[str, str] = {
     "native_dropout": "in training it is refused as `rand` is; in evaluation it is nothing",
-    "_native_batch_norm_legit": "with running statistics it changes them, and a model that changes its state is refused",
+    "_native_batch_norm_legit": "with running statistics it changes them, which models may not",
     "as_strided": "of a tensor that is all of its memory; views of a part of another are refused",
 }
 """Core operators that are lowered in some forms only, and which."""
