@@ -210,6 +210,8 @@ def _upsample_smooth(op: Callable[..., Tensor]) -> Decomposition:
     return decomposition
 
 
+_BICUBIC = aten.upsample_bicubic2d.default
+"""Decomposed by PyTorch, but not in the tables that it hands out."""
 OWN: dict[torch._ops.OpOverload, Decomposition] = {
     aten.addmm.default: _addmm,
     aten.split.Tensor: _split,
@@ -226,7 +228,7 @@ OWN: dict[torch._ops.OpOverload, Decomposition] = {
     aten.upsample_nearest2d.vec: _upsample_nearest(aten.upsample_nearest2d.default),
     aten._upsample_nearest_exact2d.vec: _upsample_nearest(aten._upsample_nearest_exact2d.default),
     aten.upsample_bilinear2d.vec: _upsample_smooth(aten.upsample_bilinear2d.default),
-    **get_decompositions([aten.upsample_bicubic2d.default]),
+    aten.upsample_bicubic2d.default: get_decompositions([_BICUBIC])[_BICUBIC],
     aten.upsample_bicubic2d.vec: _upsample_smooth(aten.upsample_bicubic2d.default),
     aten.lstm.input: lstm_input,
     aten.gru.input: gru_input,
