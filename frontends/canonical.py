@@ -4,9 +4,10 @@ A graph has values and no strides: layout-only operators disappear, and `meta["v
     removed        detach, alias, clone, contiguous, lift_fresh*, dropout in eval, assertions, casts to the same dtype
     renamed        view, _unsafe_view -> reshape; _unsafe_index -> index; _unsafe_index_put -> index_put;
                    x.Scalar arithmetic -> x.Tensor
-    single result  native_layer_norm, native_group_norm, _native_batch_norm_legit_no_training, _fused_rms_norm,
-                   max_pool2d_with_indices -> layer_norm, group_norm, batch_norm, rms_norm, max_pool2d where only
-                   the first result is used
+    single result  native_layer_norm, native_group_norm -> layer_norm, group_norm, and for the statistics, where they
+                   are used, reductions; _native_batch_norm_legit_no_training, _fused_rms_norm -> batch_norm, rms_norm
+                   where only the first result is used
+    with indices   max_pool2d_with_indices, max_pool3d_with_indices -> max_pool2d or 3d, ullage::max_pool_positions
     extremes       max.dim, min.dim -> amax and argmax, amin and argmin
     order          sort, topk -> ullage::argsort, and for the values a gather by it
     creation       scalar_tensor, full_like -> full; arange* -> arange.start_step; a dtype always, never a device
@@ -17,15 +18,16 @@ A graph has values and no strides: layout-only operators disappear, and `meta["v
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
 
+from ullage.errors import UnsupportedOperator
 from ullage.frontends.empty import fill_empty
-from ullage.graph.operators import ARGSORT
+from ullage.graph.operators import ARGSORT, MAX_POOL_POSITIONS
 
 aten = torch.ops.aten
 prims = torch.ops.prims
@@ -106,19 +108,75 @@ def _fill_sizes(graph: Graph, node: Node) -> None:
         node.args = (node.args[0], shape)
 
 
-def _single_result(op: Callable[..., Any], arguments: Callable[[Node], tuple[Any, ...]]) -> Rewrite:
+def _whole_norm(
+    op: Callable[..., Any], arguments: Callable[[Node], tuple[Any, ...]], rows: Rows | None = None
+) -> Rewrite:
+    """The operator for the first result; for the others, where they are used, the mean and 1 / √(variance + eps)."""
+
     def rewrite(graph: Graph, node: Node) -> None:
         uses = list(node.users)
-        if any(use.target is not operator.getitem or use.args[1] != 0 for use in uses):
+        if rows is None and any(use.args[1] != 0 for use in uses):
             return
-        with graph.inserting_after(node):
-            single = graph.call_function(op, arguments(node))
-        single.meta = {**node.meta, "val": node.meta["val"][0]}
         for use in uses:
+            with graph.inserting_before(use):
+                if use.args[1] == 0:
+                    single = graph.call_function(op, arguments(node))
+                else:
+                    assert rows is not None
+                    single = _statistic(graph, rows(node), bool(use.args[1] == 2), node.args[-1])
+            single.meta = dict(use.meta)
             use.replace_all_uses_with(single)
             graph.erase_node(use)
 
     return rewrite
+
+
+Rows = Callable[[Node], tuple[Node, list[int], int, list[int]]]
+"""How a norm sees its input: the node, its shape, how many last dimensions are normalised, the statistics' shape."""
+
+
+def _statistic(graph: Graph, seen: tuple[Node, list[int], int, list[int]], inverse: bool, eps: Any) -> Node:
+    """A mean, or 1 / √(variance + eps), in at least single precision until the end."""
+    x, shape, count, result = seen
+    dtype = x.meta["val"].dtype
+    value = _added(graph, aten.reshape.default, x, shape)
+    if dtype.itemsize < 4:
+        value = _added(graph, aten._to_copy.default, value, dtype=torch.float32)
+    dims = list(range(len(shape) - count, len(shape)))
+    if inverse:
+        value = _added(graph, aten.var.correction, value, dims, correction=0)
+        value = _added(graph, aten.rsqrt.default, _added(graph, aten.add.Tensor, value, eps))
+    else:
+        value = _added(graph, aten.mean.dim, value, dims)
+    value = _added(graph, aten.reshape.default, value, result)
+    return value if dtype.itemsize >= 4 else _added(graph, aten._to_copy.default, value, dtype=dtype)
+
+
+def _added(graph: Graph, op: Callable[..., Any], *args: Any, **kwargs: Any) -> Node:
+    node = graph.call_function(op, args, kwargs)
+    values = map_arg(args, lambda n: n.meta["val"])
+    with torch.no_grad():
+        node.meta["val"] = op(*values, **kwargs)
+    return node
+
+
+def _layer_norm_rows(node: Node) -> tuple[Node, list[int], int, list[int]]:
+    args: tuple[Any, ...] = node.args
+    return args[0], list(args[0].meta["val"].shape), len(args[1]), list(node.meta["val"][1].shape)
+
+
+def _group_norm_rows(node: Node) -> tuple[Node, list[int], int, list[int]]:
+    args: tuple[Any, ...] = node.args
+    batch, channels, size, groups = args[3:7]
+    return args[0], [batch, groups, channels // groups * size], 1, list(node.meta["val"][1].shape)
+
+
+def _attention(graph: Graph, node: Node) -> None:
+    """Dropout inside attention is refused: leaving it out would be another model."""
+    dropout = node.args[4] if len(node.args) > 4 else node.kwargs.get("dropout_p", 0.0)
+    if dropout:
+        hint = "Random numbers are inputs of a model; set dropout_p to 0."
+        raise UnsupportedOperator({"aten.scaled_dot_product_attention with dropout": [node.name]}, hint)
 
 
 def _extreme_along(value: Callable[..., Any], position: Callable[..., Any]) -> Rewrite:
@@ -184,6 +242,29 @@ def _nothing_to_sort(graph: Graph, uses: dict[int, Node], source: Node) -> None:
             result.meta = dict(use.meta)
         use.replace_all_uses_with(result)
         graph.erase_node(use)
+
+
+def _pool_with_indices(pool: Callable[..., Any], rank: int) -> Rewrite:
+    """A max pool, and a second operator for the positions where those are used."""
+
+    def rewrite(graph: Graph, node: Node) -> None:
+        given = [*node.args[2:], None, None, None, None][:4]
+        kernel, stride, padding, dilation = (_each(value, rank) for value in (node.args[1], *given[:3]))
+        whole = (node.args[0], kernel, stride or kernel, padding or [0] * rank, dilation or [1] * rank, bool(given[3]))
+        for use in list(node.users):
+            values = use.args[1] == 0
+            with graph.inserting_before(use):
+                single = graph.call_function(pool if values else MAX_POOL_POSITIONS, node.args if values else whole)
+            single.meta = dict(use.meta)
+            use.replace_all_uses_with(single)
+            graph.erase_node(use)
+
+    return rewrite
+
+
+def _each(value: Any, rank: int) -> list[Any]:
+    given = [] if value is None else [value] if isinstance(value, int) else list(value)
+    return given * rank if len(given) == 1 else given
 
 
 def _layer_norm_arguments(node: Node) -> tuple[Any, ...]:
@@ -253,11 +334,12 @@ def _reduce_all(op: Callable[..., Any]) -> Rewrite:
 _FORMS: dict[Any, Rewrite] = {
     aten.reshape.default: _fill_sizes,
     aten.expand.default: _fill_sizes,
-    aten.native_layer_norm.default: _single_result(aten.layer_norm.default, _layer_norm_arguments),
-    aten.native_group_norm.default: _single_result(aten.group_norm.default, _group_norm_arguments),
-    aten._native_batch_norm_legit_no_training.default: _single_result(aten.batch_norm.default, _batch_norm_arguments),
-    aten._fused_rms_norm.default: _single_result(aten.rms_norm.default, _rms_norm_arguments),
-    aten.max_pool2d_with_indices.default: _single_result(aten.max_pool2d.default, lambda node: node.args),
+    aten.native_layer_norm.default: _whole_norm(aten.layer_norm.default, _layer_norm_arguments, _layer_norm_rows),
+    aten.native_group_norm.default: _whole_norm(aten.group_norm.default, _group_norm_arguments, _group_norm_rows),
+    aten._native_batch_norm_legit_no_training.default: _whole_norm(aten.batch_norm.default, _batch_norm_arguments),
+    aten._fused_rms_norm.default: _whole_norm(aten.rms_norm.default, _rms_norm_arguments),
+    aten.max_pool2d_with_indices.default: _pool_with_indices(aten.max_pool2d.default, 2),
+    aten.max_pool3d_with_indices.default: _pool_with_indices(aten.max_pool3d.default, 3),
     aten.sum.dim_IntList: _reduce_all(aten.sum.dim_IntList),
     aten.mean.dim: _reduce_all(aten.mean.dim),
     aten.mean.default: _reduce_all(aten.mean.dim),
@@ -274,6 +356,7 @@ _FORMS: dict[Any, Rewrite] = {
     aten.topk.default: _topk,
     aten.any.default: _reduce_all(aten.any.dims),
     aten.any.dims: _reduce_all(aten.any.dims),
+    aten.scaled_dot_product_attention.default: _attention,
     aten.scalar_tensor.default: _to_full,
     aten.full_like.default: _to_full,
     aten.full.default: _full,

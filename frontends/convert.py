@@ -18,6 +18,7 @@ from ullage.frontends.canonical import canonicalise
 from ullage.frontends.dims import dim_bounds
 from ullage.frontends.dynamic import Minimums
 from ullage.frontends.names import apart, output_names
+from ullage.frontends.real_graphs import without_complex
 from ullage.graph.captured import FROZEN_NONE, CapturedModel, ConstantOutput, TensorSpec, graph_module
 from ullage.graph.constants import ConstantRef, Source
 from ullage.graph.sources import InMemory
@@ -60,6 +61,7 @@ def from_exported(
     tensors = [(name, nodes[spec.arg.name]) for name, spec in zip(names.inputs, users, strict=True) if _is_tensor(spec)]
     leaves = _output_leaves(exported)
     _flatten_outputs(module, exported)
+    without_complex(module.graph)
     canonicalise(module)
     constants = _bind_constants(nodes, exported, sources)
     _drop_placeholders(module, keep={*constants, *(node.name for _, node in tensors)})

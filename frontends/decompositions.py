@@ -8,7 +8,7 @@ Kept whole, because one kernel does the work better than its parts could be put 
                            reductions with their own kernels; no intermediate ever needs memory
     gelu, silu, hardswish, hardsigmoid, hardtanh, leaky_relu, elu, softplus, mish
                            one scalar expression each
-    upsample_nearest2d, _upsample_nearest_exact2d, upsample_bilinear2d, upsample_bicubic2d (`.default`)
+    upsample_nearest2d, _upsample_nearest_exact2d, upsample_bilinear2d (`.default`)
                            index arithmetic that the decomposition would turn into gathers
 Decomposed by this project (`OWN`):
     addmm                  with a vector as bias and unit factors: linear, so that there is one form of it
@@ -29,6 +29,8 @@ Decomposed by this project (`OWN`):
                            scatter, scatter_reduce onto what is there, index_put by integers (`scatters.py`)
     kthvalue, median, mode, cummax, cummin, logcumsumexp
                            sorts and scans (`orders.py`)
+    adaptive max pools, gradients of pools, diagonal, as_strided, distances, embedding_bag, grid_sampler, resizing with
+    antialias              gathers, masks and reductions (`decomposed/`)
 Decomposed by PyTorch, worth knowing:
     matmul, einsum         mm and bmm with expand and reshape around them
     conv1d, conv2d, conv3d, conv_transpose*
@@ -47,10 +49,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import _core_aten_decompositions_post_autograd
+from torch._decomp import _core_aten_decompositions_post_autograd, get_decompositions
 from torch.export import default_decompositions
 
 from ullage.frontends.batch_norm import batch_norm_training
+from ullage.frontends.decomposed.antialias import ANTIALIAS
+from ullage.frontends.decomposed.arithmetic import ARITHMETIC
+from ullage.frontends.decomposed.convolutions import CONVOLUTIONS
+from ullage.frontends.decomposed.distances import DISTANCES
+from ullage.frontends.decomposed.grids import GRIDS
+from ullage.frontends.decomposed.pools import POOLS
+from ullage.frontends.decomposed.views import VIEWS
 from ullage.frontends.orders import ORDERS
 from ullage.frontends.recurrent import gru_input, lstm_input
 from ullage.frontends.scatters import SCATTERS, put_selected, put_slice
@@ -72,7 +81,6 @@ KEPT = (
     aten.upsample_nearest2d.default,
     aten._upsample_nearest_exact2d.default,
     aten.upsample_bilinear2d.default,
-    aten.upsample_bicubic2d.default,
 )
 
 
@@ -211,6 +219,8 @@ def _upsample_smooth(op: Callable[..., Tensor]) -> Decomposition:
     return decomposition
 
 
+_BICUBIC = aten.upsample_bicubic2d.default
+"""Decomposed by PyTorch, but not in the tables that it hands out."""
 OWN: dict[torch._ops.OpOverload, Decomposition] = {
     aten.addmm.default: _addmm,
     aten.split.Tensor: _split,
@@ -228,11 +238,19 @@ OWN: dict[torch._ops.OpOverload, Decomposition] = {
     aten.upsample_nearest2d.vec: _upsample_nearest(aten.upsample_nearest2d.default),
     aten._upsample_nearest_exact2d.vec: _upsample_nearest(aten._upsample_nearest_exact2d.default),
     aten.upsample_bilinear2d.vec: _upsample_smooth(aten.upsample_bilinear2d.default),
+    aten.upsample_bicubic2d.default: get_decompositions([_BICUBIC])[_BICUBIC],
     aten.upsample_bicubic2d.vec: _upsample_smooth(aten.upsample_bicubic2d.default),
     aten.lstm.input: lstm_input,
     aten.gru.input: gru_input,
     **SCATTERS,
     **ORDERS,
+    **POOLS,
+    **VIEWS,
+    **DISTANCES,
+    **GRIDS,
+    **ANTIALIAS,
+    **ARITHMETIC,
+    **CONVOLUTIONS,
 }
 
 

@@ -25,7 +25,9 @@ from ullage.passes.quantize.bfloat16 import Bfloat16
 from ullage.passes.quantize.int8 import Int8
 from ullage.passes.quantize.residuals import NarrowResiduals
 from ullage.passes.quantize.weight_only import WeightOnly
+from ullage.passes.split.computed_convolutions import ComputedConvolutions
 from ullage.passes.split.group_norms import SplitGroupNorms
+from ullage.passes.split.plain_products import PlainProducts
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,9 @@ CLEAN: tuple[Line, ...] = (
     *_ROUND,
     Line(MergeLinear(), "one product for query, key and value; last, since slices hide linears"),
     Line(SplitGroupNorms(), "statistics of large groups in parallel, and memory read twice and not three times"),
+    Line(ComputedConvolutions(), "kernels take constant weights in floats of up to 32 bits; others are products"),
     Line(FlattenProducts(), "kernels take mm and bmm; last, since everything else is simpler on matmul"),
+    Line(PlainProducts(), "what is left in dtypes without a matrix kernel is a sum of products"),
     Line(DeadCode(), "what no output needs"),
 )
 _FOR_OUR_KERNELS = (StateProducts, SplitGroupNorms, FlattenProducts)
@@ -67,9 +71,9 @@ PORTABLE: tuple[Line, ...] = tuple(
 """For other runtimes: without what only makes operators suit our kernels, such as norms in parts."""
 PIPELINES: dict[str, tuple[Line, ...]] = {"clean": CLEAN, "portable": PORTABLE}
 _KINDS = (
-    Attention, BatchNorm, Bfloat16, Canonicalize, CommonSubexpressions, DeadCode, FlattenProducts, FoldConstants, Int8,
-    MergeLinear, NarrowResiduals, Recurrences, Simplify, SpelledNorms, SplitGroupNorms,
-    StateProducts, Views, WeightOnly,
+    Attention, BatchNorm, Bfloat16, Canonicalize, CommonSubexpressions, ComputedConvolutions, DeadCode,
+    FlattenProducts, FoldConstants, Int8, MergeLinear, NarrowResiduals, PlainProducts, Recurrences, Simplify,
+    SpelledNorms, SplitGroupNorms, StateProducts, Views, WeightOnly,
 )  # fmt: skip
 KNOWN: dict[str, type[Pass]] = {kind.name: kind for kind in _KINDS}
 

@@ -10,6 +10,9 @@ from torch.fx import Node
 from ullage.codegen.loops.ir import Const, Expr
 from ullage.codegen.lower.builder import Builder, Lowering
 from ullage.codegen.lower.formulas import (
+    acosh,
+    asinh,
+    atanh,
     clamp,
     const_like,
     gelu_erf,
@@ -55,6 +58,9 @@ _FLOAT_UNARY: dict[object, Callable[[Expr], Expr]] = {
     aten.hardsigmoid: hardsigmoid,
     aten.mish: lambda x: op("mul", x, op("tanh", softplus(x))),
     aten.log10: lambda x: scaled(op("log", x), 1.0 / math.log(10.0)),
+    aten.asinh: asinh,
+    aten.acosh: acosh,
+    aten.atanh: atanh,
     aten.erfc: lambda x: op("sub", const_like(1, x), op("erf", x)),
     aten.log_sigmoid: lambda x: op("neg", softplus(op("neg", x))),
 }
@@ -65,8 +71,8 @@ _SAME_UNARY: dict[object, Callable[[Expr], Expr]] = {
     aten.abs: _applied("abs"),
     aten.relu: relu,
     aten.relu6: lambda x: clamp(x, const_like(0, x), const_like(6, x)),
-    aten.sign: _applied("sign"),
-    aten.sgn: _applied("sign"),
+    aten.sign: lambda x: x if x.dtype == "bool" else op("sign", x),
+    aten.sgn: lambda x: x if x.dtype == "bool" else op("sign", x),
     aten.square: lambda x: op("mul", x, x),
     aten.floor: lambda x: op("floor", x) if is_float(x) else x,
     aten.ceil: lambda x: op("ceil", x) if is_float(x) else x,

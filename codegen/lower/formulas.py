@@ -102,3 +102,37 @@ def hardsigmoid(x: Expr) -> Expr:
 def hardswish(x: Expr) -> Expr:
     """x·relu6(x + 3) / 6."""
     return op("div", op("mul", x, clamp(plus(x, 3.0), const_like(0, x), const_like(6, x))), const_like(6, x))
+
+
+_SQUARE_IS_HUGE = 1e9
+"""From here on √(x² ± 1) is x in float64, and x² is still finite in float32."""
+
+
+def _far(x: Expr, near: Expr) -> Expr:
+    """log 2x where x is so large that an inverse hyperbolic function is that."""
+    far = plus(op("log", x), math.log(2.0))
+    return op("where", op("gt", x, const_like(_SQUARE_IS_HUGE, x)), far, near)
+
+
+def asinh(x: Expr) -> Expr:
+    """±log1p(|x| + x² / (1 + √(x² + 1))), which loses nothing near 0."""
+    size = op("abs", x)
+    square = op("mul", x, x)
+    rest = op("div", square, plus(op("sqrt", plus(square, 1.0)), 1.0))
+    value = _far(size, op("log1p", op("add", size, rest)))
+    return op("where", op("lt", x, const_like(0, x)), op("neg", value), value)
+
+
+def acosh(x: Expr) -> Expr:
+    """log1p(t + √(t² + 2t)) with t = x − 1, which loses nothing near 1."""
+    t = plus(x, -1.0)
+    root = op("sqrt", op("mul", t, plus(t, 2.0)))
+    return _far(x, op("log1p", op("add", t, root)))
+
+
+def atanh(x: Expr) -> Expr:
+    """±½ log1p(2|x| / (1 − |x|))."""
+    size = op("abs", x)
+    quotient = op("div", op("add", size, size), op("sub", const_like(1, x), size))
+    value = scaled(op("log1p", quotient), 0.5)
+    return op("where", op("lt", x, const_like(0, x)), op("neg", value), value)

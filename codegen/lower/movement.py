@@ -171,6 +171,8 @@ def _clipped(index: Expr, size: Expr) -> Expr:
 @TABLE.register("move", aten.index_select)
 def _index_select(builder: Builder, node: Node) -> Lazy:
     source, ids = operand(builder, node.args[0]), operand(builder, node.args[2])
+    if not source.shape:
+        return Lazy(shape_of(fake(node)), result_dtype(node), lambda _index: source.at(()))
     dim = int_of(node.args[1]) % len(source.shape)
 
     def at(index: Index) -> Expr:

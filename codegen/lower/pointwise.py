@@ -48,11 +48,31 @@ def _promoted_pair(node: Node) -> str:
     return promoted(*node.args[:2])
 
 
+_OF_BOOLS: dict[str, Callable[[Expr, Expr], Expr]] = {
+    "lt": lambda x, y: op("and", op("not", x), y),
+    "le": lambda x, y: op("or", op("not", x), y),
+    "gt": lambda x, y: op("and", x, op("not", y)),
+    "ge": lambda x, y: op("or", x, op("not", y)),
+}
+
+
+def _compared(name: str) -> Lowering:
+    def fn(x: Expr, y: Expr) -> Expr:
+        return _OF_BOOLS[name](x, y) if x.dtype == "bool" and name in _OF_BOOLS else op(name, x, y)
+
+    return lambda builder, node: elementwise(builder, node, node.args[:2], _promoted_pair(node), fn)
+
+
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
-    TABLE.register("pointwise", getattr(aten, _name))(_lowered_as(_name, _promoted_pair))
+    TABLE.register("pointwise", getattr(aten, _name))(_compared(_name))
 for _name in ("and", "or", "xor"):
     TABLE.register("pointwise", getattr(aten, f"bitwise_{_name}"))(_lowered_as(_name, result_dtype))
     TABLE.register("pointwise", getattr(aten, f"logical_{_name}"))(_lowered_as(_name, _promoted_pair, "bool"))
+for _name, _targets in {
+    "shl": (aten.bitwise_left_shift, aten.__lshift__), "shr": (aten.bitwise_right_shift, aten.__rshift__),
+    "and": (aten.__and__,), "or": (aten.__or__,), "xor": (aten.__xor__,),
+}.items():  # fmt: skip
+    TABLE.register("pointwise", *_targets)(_lowered_as(_name, result_dtype))
 for _name in ("fmod", "atan2"):
     TABLE.register("pointwise", getattr(aten, _name))(_lowered_as(_name, result_dtype))
 

@@ -17,8 +17,20 @@ from ullage.codegen.lower.index import ONE, ZERO, IndexMath, constant
 from ullage.codegen.lower.movement import guard
 from ullage.codegen.lower.reductions import count, finish, first_tensor, reduce_dims
 from ullage.codegen.lower.shapes import Index, Shape, shape_of
-from ullage.codegen.lower.table import TABLE, argument, aten, fake, float_of, int_of, operand, result_dtype
+from ullage.codegen.lower.table import (
+    TABLE,
+    argument,
+    aten,
+    fake,
+    float_of,
+    int_of,
+    ints_of,
+    list_of,
+    operand,
+    result_dtype,
+)
 from ullage.codegen.lower.values import Lazy, NotFusable, cast, compute_dtype
+from ullage.graph.operators import MAX_POOL_POSITIONS
 
 
 def _pair(value: object, default: Sequence[int]) -> tuple[int, ...]:
@@ -28,15 +40,72 @@ def _pair(value: object, default: Sequence[int]) -> tuple[int, ...]:
     return tuple([int(value)] * len(default)) if isinstance(value, int) else tuple(default)
 
 
-@TABLE.register("reduce", aten.max_pool2d, aten.max_pool2d_with_indices, aten.max_pool1d)
+_RANKS: dict[object, int] = {
+    overload: rank
+    for rank in (1, 2, 3)
+    for kind in ("avg", "max")
+    for overload in (getattr(aten, f"{kind}_pool{rank}d").default,)
+}
+
+
+@TABLE.register("reduce", aten.max_pool1d, aten.max_pool2d, aten.max_pool3d)
 def _max_pool(builder: Builder, node: Node) -> Lazy:
     source, out = operand(builder, node.args[0]), shape_of(first_tensor(node))
-    rank = 1 if node.target is aten.max_pool1d.default else 2
+    rank = _RANKS[node.target]
     args = [*node.args[2:], None, None, None]
     given = _pair(node.args[1], (1,) * rank)
     stride, padding, dilation = _pair(args[0], given), _pair(args[1], (0,) * rank), _pair(args[2], (1,) * rank)
     pool = _Geometry(_clipped_kernel(source, out, given, padding), stride, padding, dilation)
     return _pooled(builder, node, "max", _window(builder, source, out, pool, _lowest(source.dtype)))
+
+
+@TABLE.register("reduce", MAX_POOL_POSITIONS)
+def _max_pool_positions(builder: Builder, node: Node) -> Lazy:
+    """The first extreme of a window, as a place in the image.
+
+    A place in the padding wins only if nothing in the window is above the lowest value, as the first of all: then the
+    first place inside is meant.
+    """
+    source, out = operand(builder, node.args[0]), shape_of(fake(node))
+    kernel, stride, padding, dilation = (ints_of(value) for value in node.args[1:5])
+    rank = len(kernel)
+    pool = _Geometry(_clipped_kernel(source, out, kernel, padding), stride, padding, dilation)
+    reduced = _pooled(builder, node, "argmax", _window(builder, source, out, pool, _lowest(source.dtype)), keep=True)
+    sizes = source.shape[-rank:]
+
+    def at(index: Index) -> Expr:
+        steps = _digits(reduced.at(index), pool.kernel)
+        place: Expr = ZERO
+        for d, (step, size) in enumerate(zip(steps, sizes, strict=True)):
+            moved = op("add", op("mul", step, Const(dilation[d])), _start(builder.math, index[-rank + d], pool, d))
+            inside = op("max", moved, _first_inside(builder.math, index[-rank + d], pool, d))
+            place = op("add", op("mul", place, size), inside)
+        return place
+
+    return Lazy(out, "int64", at)
+
+
+def _digits(number: Expr, sizes: Sequence[int]) -> list[Expr]:
+    """A row-major place as one position per dimension."""
+    digits: list[Expr] = []
+    for size in reversed(sizes):
+        digits.append(op("mod", number, Const(size)))
+        number = op("floordiv", number, Const(size))
+    return digits[::-1]
+
+
+def _start(math: IndexMath, out: Expr, pool: _Geometry, d: int) -> Expr:
+    return math.add(math.mul(out, Const(pool.stride[d])), Const(-pool.padding[d]))
+
+
+def _first_inside(math: IndexMath, out: Expr, pool: _Geometry, d: int) -> Expr:
+    """The first place of a window that is not in the padding before the image."""
+    if not pool.padding[d]:
+        return ZERO
+    step = Const(pool.dilation[d])
+    before = op("max", op("sub", ZERO, _start(math, out, pool, d)), ZERO)
+    skipped = op("floordiv", op("add", before, Const(pool.dilation[d] - 1)), step)
+    return op("add", _start(math, out, pool, d), op("mul", skipped, step))
 
 
 def _lowest(dtype: str) -> float:
@@ -97,22 +166,25 @@ def _inside(math: IndexMath, moved: Expr, out: Expr, size: Expr, pool: _Geometry
 
 
 def _pooled(
-    builder: Builder, node: Node, kind: ReduceOp, window: Window, scale: Callable[[Index], Expr] | None = None
-) -> Lazy:
+    builder: Builder, node: Node, kind: ReduceOp, window: Window, scale: Callable[[Index], Expr] | None = None,
+    keep: bool = False,
+) -> Lazy:  # fmt: skip
+    """A window reduced, its values in the dtype of the result or (`keep`) in their own."""
     out, loops, at = window
     row = builder.set_rows(out)
     dtype = compute_dtype(result_dtype(node))
-    ref = builder.reduce(kind, cast(at(row), dtype), loops, dtype)
+    value = at(row)
+    ref = builder.reduce(kind, value if keep else cast(value, dtype), loops, dtype)
     reduced = builder.at_row(out, ref)
     if scale is None:
         return Lazy(out, result_dtype(node), reduced.at)
     return Lazy(out, result_dtype(node), lambda i: op("div", reduced.at(i), scale(i)))
 
 
-@TABLE.register("reduce", aten.avg_pool2d, aten.avg_pool1d)
+@TABLE.register("reduce", aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d)
 def _avg_pool(builder: Builder, node: Node) -> Lazy:
     source, out = operand(builder, node.args[0]), shape_of(fake(node))
-    rank = 1 if node.target is aten.avg_pool1d.default else 2
+    rank = _RANKS[node.target]
     given = _pair(node.args[1], (1,) * rank)
     stride, padding = _pair(argument(node, 2, "stride"), given), _pair(argument(node, 3, "padding"), (0,) * rank)
     kernel = _clipped_kernel(source, out, given, padding)
@@ -141,21 +213,24 @@ def _window_size(math: IndexMath, index: Index, shape: Shape, pool: _Geometry, i
     return total
 
 
-@TABLE.register("reduce", aten.adaptive_avg_pool2d, aten._adaptive_avg_pool2d, aten.adaptive_avg_pool1d)
+@TABLE.register(
+    "reduce", aten.adaptive_avg_pool1d, aten.adaptive_avg_pool2d, aten._adaptive_avg_pool2d, aten.adaptive_avg_pool3d,
+    aten._adaptive_avg_pool3d,
+)  # fmt: skip
 def _adaptive_avg_pool(builder: Builder, node: Node) -> Lazy:
     source = operand(builder, node.args[0])
-    out = shape_of(fake(node))
-    if all(n == ONE for n in out[2:]):
-        return _global_mean(builder, node, source)
-    sizes = [(constant(a), constant(b)) for a, b in zip(source.shape[2:], out[2:], strict=True)]
+    out, rank = shape_of(fake(node)), len(list_of(node.args[1]))
+    if all(n == ONE for n in out[-rank:]):
+        return _global_mean(builder, node, source, rank)
+    sizes = [(constant(a), constant(b)) for a, b in zip(source.shape[-rank:], out[-rank:], strict=True)]
     bands = [_Band(a, b, Loop(builder.fresh("k"), Const(_band_width(a, b)))) for a, b in sizes if a and b]
     if len(bands) < len(sizes):
         raise NotFusable("adaptive pooling of dynamic sizes")
     return _band_means(builder, node, source, bands)
 
 
-def _global_mean(builder: Builder, node: Node, source: Lazy) -> Lazy:
-    dims, dtype = tuple(range(2, len(source.shape))), compute_dtype(source.dtype)
+def _global_mean(builder: Builder, node: Node, source: Lazy, rank: int) -> Lazy:
+    dims, dtype = tuple(range(len(source.shape))[-rank:]), compute_dtype(source.dtype)
     reduced, _ = reduce_dims(builder, source, dims, "sum", dtype)
     total = count(source.shape, dims, dtype)
     return finish(node, reduced, dims, source.shape, lambda x: op("div", x, total))
@@ -188,7 +263,8 @@ def _band_means(builder: Builder, node: Node, source: Lazy, bands: Sequence[_Ban
     steps = [math.declare(band.loop.var, band.loop.extent) for band in bands]
     row = builder.set_rows(out)
     index, tests = list(row), []
-    for d, (band, step) in enumerate(zip(bands, steps, strict=True), 2):
+    lead = len(out) - len(bands)
+    for d, (band, step) in enumerate(zip(bands, steps, strict=True), lead):
         index[d] = math.add(band.start(math, row[d]), step)
         tests.append(op("lt", index[d], band.end(math, row[d])))
     value = guard(source.at(tuple(index)), _all(tests), 0)
@@ -197,7 +273,7 @@ def _band_means(builder: Builder, node: Node, source: Lazy, bands: Sequence[_Ban
 
     def at(i: Index) -> Expr:
         total: Expr = ONE
-        for d, band in enumerate(bands, 2):
+        for d, band in enumerate(bands, lead):
             total = op("mul", total, math.sub(band.end(math, i[d]), band.start(math, i[d])))
         return op("div", reduced.at(i), cast(total, dtype))
 

@@ -92,8 +92,13 @@ def _arg_extreme(builder: Builder, node: Node) -> Lazy:
     source = operand(builder, node.args[0])
     dims = dims_of(argument(node, 1, "dim"), len(source.shape))
     kind: ReduceOp = "argmax" if node.target == aten.argmax.default else "argmin"
-    reduced, _ = reduce_dims(builder, source, dims, kind, "int64")
+    reduced, _ = reduce_dims(builder, source, dims, kind, "int64", _ordered)
     return finish(node, reduced, dims, source.shape, lambda x: x)
+
+
+def _ordered(x: Expr) -> Expr:
+    """A value that has extremes: booleans as numbers."""
+    return cast(x, "int32") if x.dtype == "bool" else x
 
 
 @TABLE.register("reduce", aten.var, aten.var_mean, aten.std)

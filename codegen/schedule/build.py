@@ -82,16 +82,19 @@ def _scheduled(emission: Emission, groups: tuple[Group, ...], launches: Launches
 
 def _refuse_unknown(facts: ModelFacts) -> None:
     unknown: dict[str, list[str]] = {}
+    hint = "Rewrite the model without them, or capture the part that can be compiled."
     for node in facts.captured.module.graph.nodes:
         if node.op != "call_function":
             continue
         name = None if _known(node) else str(node.target)
         if node.target in CONVOLUTIONS:
             name = _unknown_convolution(facts, node)
+        if name is not None and torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            hint = "Draw random numbers outside of the model and pass them in."
         if name is not None:
             unknown.setdefault(name, []).append(origin(node))
     if unknown:
-        raise UnsupportedOperator(unknown, "Rewrite the model without them, or capture the part that can be compiled.")
+        raise UnsupportedOperator(unknown, hint)
 
 
 def _unknown_convolution(facts: ModelFacts, node: Node) -> str | None:

@@ -184,6 +184,30 @@ def _(x: Tensor, dim: int) -> Tensor:
     return torch.empty_like(x)
 
 
+@torch.library.custom_op(f"{LIBRARY}::max_pool_positions", mutates_args=())
+def _max_pool_positions(
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+) -> Tensor:
+    """Where in its image (row-major, int64) each maximum of a max_pool2d or 3d lies; all sizes per dimension."""
+    _, places = _pool_with_indices(len(kernel))(x, kernel, stride, padding, dilation, ceil_mode)
+    return torch.as_tensor(places)
+
+
+@_max_pool_positions.register_fake
+def _(x: Tensor, kernel: Sequence[int], *options: Any) -> Tensor:
+    return torch.empty_like(_pool_with_indices(len(kernel))(x, kernel, *options)[1])
+
+
+def _pool_with_indices(rank: int) -> Any:
+    aten = torch.ops.aten
+    return aten.max_pool2d_with_indices.default if rank == 2 else aten.max_pool3d_with_indices.default
+
+
 def decoded(codes: Tensor, scales: Tensor, bits: int) -> Tensor:
     """The weight [n, k] in float32 that codes stand for; exact."""
     group = codes.shape[1] // scales.shape[1]
@@ -204,3 +228,4 @@ LAST = torch.ops.ullage.last.default
 ARGSORT = torch.ops.ullage.argsort.default
 CUMMAX = torch.ops.ullage.cummax.default
 CUMMIN = torch.ops.ullage.cummin.default
+MAX_POOL_POSITIONS = torch.ops.ullage.max_pool_positions.default

@@ -187,8 +187,14 @@ def where_numbers(edit: Editor, node: Node) -> Match:
 def clamp(edit: Editor, node: Node) -> Match:
     """`hardtanh`, `relu6`, `clamp_min` and `clamp_max` are `clamp`."""
     names = _BOUNDS[target_of(node)]
-    low, high = (argument(node, name) if isinstance(name, str) else name for name in names)
-    return Match("spell as clamp", lambda: edit.call(aten.clamp.default, args_of(node)[0], low, high))
+    x = args_of(node)[0]
+    low, high = (_in_dtype(x, argument(node, name) if isinstance(name, str) else name) for name in names)
+    return Match("spell as clamp", lambda: edit.call(aten.clamp.default, x, low, high))
+
+
+def _in_dtype(x: Any, bound: Any) -> Any:
+    """A bound as `hardtanh` takes it: cut to an integer for integers, which `clamp` would turn to floats."""
+    return int(bound) if isinstance(bound, float) and not value_of(x).dtype.is_floating_point else bound
 
 
 _BOUNDS: dict[Any, tuple[str | int | None, str | int | None]] = {

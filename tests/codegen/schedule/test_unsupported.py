@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -56,11 +58,22 @@ class Convolutions(nn.Module):
 
 
 def test_convolutions_that_no_template_covers_are_refused_with_the_rest() -> None:
+    heights = {"x": {2: (4, 16)}}
     with pytest.raises(UnsupportedOperator) as refused:
-        schedule(Convolutions(), (torch.randn(1, 3, 8, 8), torch.randn(4, 3, 3, 3)))
+        schedule(Convolutions(), (torch.randn(1, 3, 8, 8), torch.randn(4, 3, 3, 3)), heights)
     message = str(refused.value)
     assert "with a computed weight" in message and "digamma" in message
     assert len(refused.value.operators) == 2
+
+
+@pytest.mark.parametrize("draw", [torch.rand_like, torch.randn_like, lambda x: nn.functional.dropout(x, training=True)])
+def test_random_numbers_are_refused_with_what_to_do(draw: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + draw(x)
+
+    with pytest.raises(UnsupportedOperator, match="Draw random numbers outside"):
+        schedule(Noisy(), (torch.randn(2, 3),))
 
 
 def test_a_form_of_an_operator_that_has_no_lowering_is_refused_with_its_reason() -> None:
