@@ -68,12 +68,13 @@ class Case:
         return tuple(leaf for leaf in self.leaves if isinstance(leaf, torch.Tensor))
 
     def __call__(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The tensors among the results."""
+        """The tensors among the results, complex ones as pairs."""
         rest = iter(tensors)
         leaves = [next(rest) if isinstance(leaf, torch.Tensor) else leaf for leaf in self.leaves]
         args, kwargs = pytree.tree_unflatten(leaves, self.spec)
         result = pytree.tree_leaves(self.function(*args, **kwargs))
-        return tuple(leaf for leaf in result if isinstance(leaf, torch.Tensor))
+        found = [leaf for leaf in result if isinstance(leaf, torch.Tensor)]
+        return tuple(torch.view_as_real(leaf) if leaf.is_complex() else leaf for leaf in found)
 
     def __str__(self) -> str:
         shapes = ", ".join(str(list(t.shape)) for t in self.inputs)
