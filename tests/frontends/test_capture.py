@@ -186,6 +186,17 @@ def test_writing_into_local_tensors_becomes_functional() -> None:
     torch.testing.assert_close(result, write(x))
 
 
+def test_a_view_of_what_was_written_into_needs_no_order_in_memory() -> None:
+    def write(x: torch.Tensor) -> torch.Tensor:
+        y = x.permute(1, 0, 2).contiguous().permute(1, 0, 2)
+        y[:, :, 1:] *= 2
+        return y.permute(1, 0, 2).view(6, 4)
+
+    x = torch.randn(2, 3, 4)
+    (result,) = run_captured(captured(write, x), [x])
+    torch.testing.assert_close(result, write(x))
+
+
 class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()
