@@ -19,6 +19,7 @@ Decomposed by this project (`OWN`):
     instance_norm          group_norm with one channel per group
     slice_scatter, select_scatter, copy
                            cat of slices, cast and expand (what is left of assignments to parts of a tensor)
+    unfold                 a reshape where windows lie side by side, else a gather at computed places
     view                   of a copy where memory is in another order: values have no strides, and what is decomposed
                            above need not give those that a view was captured with
     linalg_vector_norm     sums and powers
@@ -152,6 +153,18 @@ def _view(x: Tensor, size: Sequence[int]) -> Any:
     return aten.view.default(x.clone(memory_format=torch.contiguous_format), size)
 
 
+def _unfold(x: Tensor, dim: int, size: int, step: int) -> Any:
+    if x.dim() == 0:
+        return x.reshape(1).narrow(0, 0, size)
+    dim %= x.dim()
+    count = (x.shape[dim] - size) // step + 1
+    if size == step:
+        return x.narrow(dim, 0, count * size).unflatten(dim, (count, size)).movedim(dim + 1, -1)
+    starts = torch.arange(count, device=x.device).unsqueeze(1) * step
+    places = (starts + torch.arange(size, device=x.device)).reshape(-1)
+    return x.index_select(dim, places).unflatten(dim, (count, size)).movedim(dim + 1, -1)
+
+
 def _vector_norm(
     x: Tensor, ord: float = 2, dim: Sequence[int] | None = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Any:
@@ -221,6 +234,7 @@ OWN: dict[torch._ops.OpOverload, Decomposition] = {
     aten.select_scatter.default: _select_scatter,
     aten.copy.default: _copy,
     aten.view.default: _view,
+    aten.unfold.default: _unfold,
     aten.linalg_vector_norm.default: _vector_norm,
     aten.adaptive_avg_pool1d.default: _adaptive_avg_pool1d,
     aten.adaptive_avg_pool2d.default: _adaptive_avg_pool2d,
