@@ -68,7 +68,7 @@ def _marked(name: str, kind: str, taken: Set[str]) -> str:
 
 
 def output_homes(facts: ModelFacts, names: Sequence[str]) -> dict[Node, str]:
-    """Nodes whose storage is an output, with its name: leaves reached through reshapes alone, first come first served."""
+    """Nodes whose storage is an output, and its name: leaves behind reshapes alone, the first of equal ones."""
     homes: dict[Node, str] = {}
     for name, leaf in zip(names, facts.leaves, strict=True):
         node = _behind_reshapes(leaf)

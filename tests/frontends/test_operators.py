@@ -33,7 +33,8 @@ CASES: dict[str, tuple[Callable[..., Any], Tensor, set[str]]] = {
         "slice.Tensor", "select.int",
     }),
     "unfold": (lambda x: (x.unfold(2, 4, 4), x.unfold(-1, 3, 2)), X, {
-        "slice.Tensor", "reshape", "permute", "arange.start_step", "unsqueeze", "mul.Tensor", "add.Tensor", "index_select",
+        "slice.Tensor", "reshape", "permute", "arange.start_step", "unsqueeze", "mul.Tensor", "add.Tensor",
+        "index_select",
     }),
     "roll": (lambda x: x.roll((3, -1), (2, 3)), X, {"slice.Tensor", "cat"}),
     "roll by nothing": (lambda x: x.roll(0, 1), X, {"slice.Tensor"}),
