@@ -147,11 +147,14 @@ def _judged(
 
 def _truth(captured: CapturedModel, sample: Sample, inputs: Mapping[str, Tensor]) -> tuple[list[Tensor], str]:
     """Results in float64: the module's own, or its graph's where the module sets float32 in places and so fails."""
+    double = Sample(copy.deepcopy(sample.module).double(), _double(sample.inputs), _double(sample.kwargs))
+    torch.set_default_dtype(torch.float64)
     try:
-        double = Sample(copy.deepcopy(sample.module).double(), _double(sample.inputs), _double(sample.kwargs))
         return _results(double.module, double), "module"
     except RuntimeError:
         return list(run_captured(captured, list(inputs.values()), torch.float64)), "graph"
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def _double(tree: Any) -> Any:

@@ -25,36 +25,38 @@ class _Running:
     configuration: Configuration
     process: ForkProcess
     results: Connection
-    start: float
+    end: float
 
     @property
     def left(self) -> float:
         """Seconds until the limit."""
-        return self.start + LIMIT_SECONDS - time.monotonic()
+        return self.end - time.monotonic()
 
 
-def run_all(configurations: Sequence[Configuration], jobs: int) -> Iterator[Attempt]:
-    """Try each, `jobs` at once, and yield what became of it as it ends.
+def run_all(
+    configurations: Sequence[Configuration], jobs: int, limit_seconds: float = LIMIT_SECONDS
+) -> Iterator[Attempt]:
+    """Try each, `jobs` at once, and yield what became of it as it ends; one that takes longer than the limit is ended.
 
     Processes are forked from this one, which has imported all libraries and computed nothing.
     """
     waiting, running = list(configurations), list[_Running]()
     while waiting or running:
         while waiting and len(running) < jobs:
-            running.append(_started(waiting.pop(0)))
+            running.append(_started(waiting.pop(0), limit_seconds))
         wait([one.results for one in running], timeout=max(0.0, min(one.left for one in running)))
         for one in [one for one in running if one.results.poll() or one.left <= 0.0]:
             running.remove(one)
             yield _ended(one)
 
 
-def _started(configuration: Configuration) -> _Running:
+def _started(configuration: Configuration, limit_seconds: float) -> _Running:
     context = get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(configuration, theirs))
     process.start()
     theirs.close()
-    return _Running(configuration, process, ours, time.monotonic())
+    return _Running(configuration, process, ours, time.monotonic() + limit_seconds)
 
 
 def _work(configuration: Configuration, results: Connection) -> None:
@@ -71,7 +73,7 @@ def _ended(one: _Running) -> Attempt:
         if one.results.poll():
             found: Attempt = one.results.recv()
             return found
-        problem = f"ran longer than {LIMIT_SECONDS:.0f} s"
+        problem = "ran longer than the limit"
     except EOFError:
         one.process.join()
         problem = f"the process ended with {one.process.exitcode}"
@@ -96,6 +98,8 @@ def keeping(path: Path | None, known: dict[str, Attempt]) -> Callable[[Attempt],
     def keep(one: Attempt) -> None:
         known[one.name] = one
         if path is not None:
-            path.write_text(json.dumps([asdict(entry) for entry in known.values()], indent=1))
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps([asdict(entry) for entry in known.values()], indent=1))
+            partial.replace(path)
 
     return keep

@@ -5,23 +5,23 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from benchmarks.configurations import running
-from benchmarks.configurations.attempt import attempt, cause_of
+from benchmarks.configurations.attempt import Attempt, attempt, cause_of
 from benchmarks.configurations.catalogue import Configuration, catalogue
 from benchmarks.configurations.report import markdown, summary
-from benchmarks.configurations.running import run_all
+from benchmarks.configurations.running import keeping, read_known, run_all
 from benchmarks.configurations.shrinking import shrunken
 from benchmarks.zoo import Sample
 from ullage.errors import UnsupportedOperator
 
 QUICK = (
-    "gemma (causal language model)",
+    "mistral (causal language model)",
     "t5 (sequence to sequence)",
     "vit (image classification)",
     "AutoencoderTiny",
@@ -114,7 +114,18 @@ def test_a_cause_has_no_names_and_numbers() -> None:
     assert cause(unsupported[0]) == cause(unsupported[1])
 
 
-def test_a_dead_or_endless_process_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "LIMIT_SECONDS", 0.5)
-    dead, endless = run_all([configuration(Deadly, 2), configuration(Endless, 2)], jobs=1)
-    assert "ended with -9" in dead.problem and "longer than" in endless.problem
+def test_a_dead_process_is_told() -> None:
+    (found,) = run_all([configuration(Deadly, 2)], jobs=1)
+    assert (found.stage, found.problem) == ("process", "the process ended with -9")
+
+
+def test_an_endless_process_is_ended() -> None:
+    (found,) = run_all([configuration(Endless, 2)], jobs=1, limit_seconds=0.1)
+    assert (found.stage, found.problem) == ("process", "ran longer than the limit")
+
+
+def test_what_is_known_is_kept(tmp_path: Path) -> None:
+    known: dict[str, Attempt] = {}
+    keep = keeping(tmp_path / "known.json", known)
+    keep(attempt(configuration(Unsupported, 3, 3)))
+    assert read_known(tmp_path / "known.json") == known
