@@ -132,9 +132,8 @@ FAMILIES: dict[str, Family] = {
     ),
     "reformer": Family(
         {
-            "axial_pos_embds_dim": (16, 16),
-            "axial_pos_shape": (4, 4),
-            "attn_layers": ["local", "lsh"],
+            "axial_pos_embds": False,
+            "attn_layers": ["local", "local"],
             "local_attn_chunk_length": 4,
             "lsh_attn_chunk_length": 4,
             "num_buckets": 4,
@@ -145,7 +144,9 @@ FAMILIES: dict[str, Family] = {
     "lilt": Family({"hidden_size": 48, "channel_shrink_ratio": 4}, _BOXES),
     "layoutlm": Family({}, _BOXES),
     "layoutlmv3": Family({"coordinate_size": 4, "shape_size": 8, "patch_size": 8}, _BOXES),
-    "vilt": Family({"patch_size": 8}, {"pixel_values": (2, 3, 32, 32)}),
+    "vilt": Family(
+        {"patch_size": 8}, {"pixel_values": None, "image_embeds": (2, 16, 32), "pixel_mask": (2, 4, 4, "ones")}
+    ),
     "clap": Family(
         {
             "audio_config": {
