@@ -158,11 +158,12 @@ def _unfold(x: Tensor, dim: int, size: int, step: int) -> Any:
         return x.reshape(1).narrow(0, 0, size)
     dim %= x.dim()
     count = (x.shape[dim] - size) // step + 1
+    shape = (*x.shape[:dim], count, size, *x.shape[dim + 1 :])
     if size == step:
-        return x.narrow(dim, 0, count * size).unflatten(dim, (count, size)).movedim(dim + 1, -1)
+        return x.narrow(dim, 0, count * size).reshape(shape).movedim(dim + 1, -1)
     starts = torch.arange(count, device=x.device).unsqueeze(1) * step
     places = (starts + torch.arange(size, device=x.device)).reshape(-1)
-    return x.index_select(dim, places).unflatten(dim, (count, size)).movedim(dim + 1, -1)
+    return x.index_select(dim, places).reshape(shape).movedim(dim + 1, -1)
 
 
 def _vector_norm(

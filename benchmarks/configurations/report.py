@@ -9,7 +9,7 @@ from benchmarks.configurations.attempt import Attempt
 from ullage.budget import format_bytes
 
 _HEAD = (
-    "| configuration | class of task | parameters | least budget | all in memory | error | float32's own | |\n"
+    "| configuration | task | parameters | least budget | all in memory | error | float32's own | |\n"
     "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |"
 )
 
