@@ -4,6 +4,7 @@
 # make sanitize   the executor under ASan and UBSan, TSan, and valgrind
 # make portable   the generic C++ and the executor, cross-compiled for aarch64 and run by qemu
 # make conformance  the ONNX standard's backend tests beside ONNX Runtime, written to docs/onnx.md
+# make zoo        some 200 configurations of transformers and diffusers, each at two budgets (half an hour)
 # make bench      the side-by-side benchmarks
 # make venv       the virtual environment that all of these use (made once, refreshed when pyproject.toml changes)
 
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.stamp-packages
 
-.PHONY: demo test lint sanitize portable conformance bench venv stubs clean
+.PHONY: demo test lint sanitize portable conformance zoo bench venv stubs clean
 .DEFAULT_GOAL := test
 
 demo: venv
@@ -44,6 +45,10 @@ portable: venv
 conformance: venv
 	@$(PIP) onnxruntime
 	@$(BIN)/python -m tests.frontends.onnx.conformance --page docs/onnx.md
+
+zoo: venv
+	@$(BIN)/python scripts/check_environment.py --compiler
+	@$(BIN)/python -m benchmarks.configurations --jobs 2
 
 bench: venv
 	@$(BIN)/python scripts/check_environment.py --compiler

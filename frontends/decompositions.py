@@ -21,6 +21,8 @@ Decomposed by this project (`OWN`):
     slice_scatter, select_scatter, copy
                            cat of slices, cast and expand (what is left of assignments to parts of a tensor);
                            index_put where there are steps or the length is dynamic
+    view                   of a copy where memory is in another order: values have no strides, and what is decomposed
+                           above need not give those that a view was captured with
     linalg_vector_norm     sums and powers
     adaptive_avg_pool1d and 2d
                            mean or avg_pool2d where the windows are equal (PyTorch's own goes through as_strided)
@@ -50,6 +52,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._decomp import _core_aten_decompositions_post_autograd, get_decompositions
+from torch._prims_common import is_contiguous_or_false
 from torch.export import default_decompositions
 
 from ullage.frontends.batch_norm import batch_norm_training
@@ -160,6 +163,12 @@ def _copy(x: Tensor, source: Tensor, non_blocking: bool = False) -> Any:
     return source.to(x.dtype).expand(x.shape)
 
 
+def _view(x: Tensor, size: Sequence[int]) -> Any:
+    if is_contiguous_or_false(x):
+        return NotImplemented
+    return aten.view.default(x.clone(memory_format=torch.contiguous_format), size)
+
+
 def _vector_norm(
     x: Tensor, ord: float = 2, dim: Sequence[int] | None = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Any:
@@ -230,6 +239,7 @@ OWN: dict[torch._ops.OpOverload, Decomposition] = {
     aten.slice_scatter.default: _slice_scatter,
     aten.select_scatter.default: _select_scatter,
     aten.copy.default: _copy,
+    aten.view.default: _view,
     aten.linalg_vector_norm.default: _vector_norm,
     aten.adaptive_avg_pool1d.default: _adaptive_avg_pool1d,
     aten.adaptive_avg_pool2d.default: _adaptive_avg_pool2d,

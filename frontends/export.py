@@ -18,6 +18,7 @@ from ullage.frontends.convert import Names, from_exported
 from ullage.frontends.decompositions import decomposition_table
 from ullage.frontends.dims import named
 from ullage.frontends.dynamic import Example, prepare
+from ullage.frontends.known_scalars import known_scalars
 from ullage.frontends.lean import lean
 from ullage.frontends.names import input_names
 from ullage.frontends.quiet import quiet
@@ -102,7 +103,7 @@ def _export(module: nn.Module, example: Example) -> ExportedProgram:
     failures = []
     for strict in (False, True):
         try:
-            with quiet(), lean():
+            with quiet(), lean(), known_scalars():
                 return torch.export.export(
                     module, example.args, example.kwargs, dynamic_shapes=example.dynamic_shapes, strict=strict
                 )

@@ -19,19 +19,22 @@ _RANGE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\
 
 
 class Region:
-    """A private anonymous mapping of `size` bytes (rounded up to pages), zeroed, every page present from the start."""
+    """A private anonymous mapping of `size` bytes (rounded up to pages), zeroed, every page present from the start.
+
+    One of no bytes has an address, and no page of it is present.
+    """
 
     def __init__(self, size: int, what: str) -> None:
-        self.bytes = round_up(max(size, 1), DIRECT_IO_BYTES)
+        self.bytes = round_up(size, DIRECT_IO_BYTES)
         refuse_beyond_machine(self.bytes, what)
         try:
-            self.map = mmap.mmap(-1, self.bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self.map = mmap.mmap(-1, max(self.bytes, DIRECT_IO_BYTES), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError, ValueError) as error:
             raise UllageError(f"cannot map {self.bytes} bytes for {what}: {error}.") from error
         if self.bytes >= 1 << 21:
             _prefer_huge_pages(self.map)
         pages = np.frombuffer(self.map, np.uint8)
-        pages[::DIRECT_IO_BYTES] = 0
+        pages[: self.bytes : DIRECT_IO_BYTES] = 0
         self.address = int(pages.ctypes.data)
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from ullage.codegen.schedule.layout import Layouts
 from ullage.codegen.schedule.lowering import TrialLowering
 from ullage.codegen.schedule.memory import Memory
 from ullage.codegen.schedule.packing import Packer
-from ullage.codegen.schedule.signature import dimensions, input_infos, output_homes, output_infos
+from ullage.codegen.schedule.signature import boundary_names, dimensions, input_infos, output_homes, output_infos
 from ullage.codegen.schedule.weights import Weights
 from ullage.errors import UnsupportedOperator
 from ullage.graph.captured import CapturedModel
@@ -56,11 +56,12 @@ def build_schedule(captured: CapturedModel, target: Target) -> Scheduled:
     _refuse_unknown(facts)
     weights = Weights(facts, ConstantPool(captured.constants, target))
     groups = Grouping(graph, TrialLowering(weights, facts.dim_max), facts.is_constant).run()
-    homes = output_homes(facts)
+    inputs, outputs = boundary_names(facts)
+    homes = output_homes(facts, outputs)
     parts = parts_in_place(groups, homes, facts.math)
-    memory = Memory(facts, weights.pool, Layouts(groups), homes, parts)
+    memory = Memory(facts, weights.pool, Layouts(groups), homes, parts, outputs)
     emission = Emission(memory, weights)
-    memory.declare_inputs()
+    memory.declare_inputs(inputs)
     for group in groups:
         emission.group(group)
     emission.outputs()

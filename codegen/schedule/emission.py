@@ -61,11 +61,10 @@ class Emission:
 
     def outputs(self) -> None:
         """Copy the outputs that no group wrote in place: inputs, constants, views and repeated leaves."""
-        facts = self.memory.facts
-        for spec, leaf in zip(facts.captured.outputs, facts.leaves, strict=True):
+        for name, leaf in zip(self.memory.outputs, self.memory.facts.leaves, strict=True):
             view = self.memory.resolve(leaf)
-            if view is None or view.storage != spec.name:
-                self._copy(leaf, self.memory.output(spec.name, leaf), f"{spec.name}.copy")
+            if view is None or view.storage != name:
+                self._copy(leaf, self.memory.output(name, leaf), f"{name}.copy")
 
     def _launch(
         self, name: str, nodes: Sequence[Node], outputs: Sequence[tuple[Node, View]], operands: Operands | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,13 +30,15 @@ class Memory:
     layouts: Layouts
     homes: Mapping[Node, str]
     parts: Mapping[Node, Part]
+    outputs: tuple[str, ...]
+    """Names of the storages of outputs, in the model's own order."""
     storages: list[Storage] = field(default_factory=list)
     views: dict[Node, View] = field(default_factory=dict)
 
-    def declare_inputs(self) -> None:
-        """Enter the user's inputs, row-major."""
-        for spec, node in zip(self.facts.captured.inputs, self.facts.inputs, strict=True):
-            self.views[node] = self._enter(spec.name, "input", plain_view(node))
+    def declare_inputs(self, names: Sequence[str]) -> None:
+        """Enter the storages of the user's inputs by these names, row-major."""
+        for name, node in zip(names, self.facts.inputs, strict=True):
+            self.views[node] = self._enter(name, "input", plain_view(node))
 
     def resolve(self, node: Node) -> View | None:
         """The memory of a node: realised, or a strided view of something realised; None if elements must move."""
@@ -85,7 +87,7 @@ class Memory:
 
     def ordered_storages(self) -> tuple[Storage, ...]:
         """All storages; outputs come last, in the model's own order."""
-        order = {spec.name: i for i, spec in enumerate(self.facts.captured.outputs, 1)}
+        order = {name: i for i, name in enumerate(self.outputs, 1)}
         return tuple(sorted(self.storages, key=lambda s: order[s.name] if s.kind == "output" else 0))
 
 

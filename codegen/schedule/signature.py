@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
+
 import torch
 from torch.fx import Node
 
@@ -52,13 +54,26 @@ def _multiple(size: int | torch.SymInt, symbol: str) -> int | None:
     return int(factor) if str(rest) == symbol and factor.is_Integer else None
 
 
-def output_homes(facts: ModelFacts) -> dict[Node, str]:
-    """Nodes whose storage is an output: leaves reached through reshapes alone, first come first served."""
+def boundary_names(facts: ModelFacts) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the storages of inputs and of outputs: those of the tensors, marked where a storage in between, a
+    constant or, for outputs, an input has the name (`Storage.stands_for`)."""
+    captured = facts.captured
+    taken = {node.name for node in captured.module.graph.nodes if node.op == "call_function"} | set(captured.constants)
+    inputs = tuple(_marked(spec.name, "input", taken) for spec in captured.inputs)
+    return inputs, tuple(_marked(spec.name, "output", taken | set(inputs)) for spec in captured.outputs)
+
+
+def _marked(name: str, kind: str, taken: Set[str]) -> str:
+    return f"{name}:{kind}" if name in taken else name
+
+
+def output_homes(facts: ModelFacts, names: Sequence[str]) -> dict[Node, str]:
+    """Nodes whose storage is an output, and its name: leaves behind reshapes alone, the first of equal ones."""
     homes: dict[Node, str] = {}
-    for spec, leaf in zip(facts.captured.outputs, facts.leaves, strict=True):
+    for name, leaf in zip(names, facts.leaves, strict=True):
         node = _behind_reshapes(leaf)
         if node.op == "call_function" and view_source(node) is None and node not in homes:
-            homes[node] = spec.name
+            homes[node] = name
     return homes
 
 

@@ -19,6 +19,11 @@ class Storage:
     bytes: Size
     kind: Literal["temp", "input", "output"]
 
+    def stands_for(self, tensor: str) -> bool:
+        """Whether this is the storage of that input or output: called like it, or marked with its kind where another
+        storage or a constant has that name (inputs and outputs may share names)."""
+        return self.name in (tensor, f"{tensor}:{self.kind}")
+
 
 @dataclass(frozen=True, slots=True)
 class Constant:

@@ -53,14 +53,17 @@ def _as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], offset: i
 
 
 def _unfold(x: Tensor, dim: int, size: int, step: int) -> Any:
-    """Overlapping windows along a dimension, each as a new last dimension."""
-    if not x.dim() or not isinstance(x.shape[dim], int):
-        return NotImplemented
+    """Windows along a dimension, each as a new last dimension: side by side they are a reshape."""
+    if x.dim() == 0:
+        return x.reshape(1).narrow(0, 0, size)
+    dim %= x.dim()
     count = (x.shape[dim] - size) // step + 1
+    shape = (*x.shape[:dim], count, size, *x.shape[dim + 1 :])
+    if size == step:
+        return x.narrow(dim, 0, count * size).reshape(shape).movedim(dim + 1, -1)
     starts = torch.arange(count, device=x.device).unsqueeze(1) * step
-    places: list[Tensor | None] = [None] * (x.dim() - 1)
-    windows = aten.index.Tensor(x.movedim(dim, -1), [*places, starts + torch.arange(size, device=x.device)])
-    return windows.movedim(-2, dim % x.dim())
+    places = (starts + torch.arange(size, device=x.device)).reshape(-1)
+    return x.index_select(dim, places).reshape(shape).movedim(dim + 1, -1)
 
 
 def _empty(size: Sequence[int], **options: Any) -> Any:

@@ -94,8 +94,9 @@ class _Writer:
         self.temps = {name: i for i, name in enumerate(self.problem.names)}
         self.constants = {c.name: i for i, c in enumerate(schedule.constants)}
         self.outside: dict[str, tuple[str, int]] = {}
-        for kind, tensors in (("input", self.problem.request.inputs), ("output", self.problem.request.outputs)):
-            self.outside.update({t.name: (kind, i) for i, t in enumerate(tensors)})
+        for kind in ("input", "output"):
+            stored = [s.name for s in schedule.storages if s.kind == kind]
+            self.outside.update({name: (kind, i) for i, name in enumerate(stored)})
         symbols = sorted({step.kernel for step in schedule.steps if not isinstance(step, GatherStep)})
         self.kernels = {symbol: number for number, symbol in enumerate(symbols)}
         self.blocks = self._blocks()

@@ -11,7 +11,7 @@ from ullage.analysis.cost import roofline_seconds
 from ullage.analysis.lifetimes import Access
 from ullage.plan.plan import CHECKSUM_BYTES, DIRECT_IO_BYTES, Held, TensorInfo, row_span_bytes
 from ullage.plan.simulate import Rates, task_share
-from ullage.plan.steps import Constant, Gather, Operand, Schedule, Step
+from ullage.plan.steps import Constant, Gather, Operand, Schedule, Step, Storage
 from ullage.plan.tables import PATCH_BYTES, WORD_BYTES
 
 ALIGNMENT_BYTES = 64
@@ -266,15 +266,16 @@ def _complaints(request: PlanRequest) -> list[str]:
     names = Counter([*(s.name for s in schedule.storages), *(c.name for c in schedule.constants)])
     found = [f"the name {name!r} is used {count} times" for name, count in names.items() if count > 1]
     for kind, tensors in (("input", request.inputs), ("output", request.outputs)):
-        stored = [s.name for s in schedule.storages if s.kind == kind]
-        if stored != [t.name for t in tensors]:
-            found.append(f"{kind} storages are {stored}, {kind} tensors are {[t.name for t in tensors]}")
+        stored, named = [s for s in schedule.storages if s.kind == kind], [t.name for t in tensors]
+        if len(stored) != len(named) or not all(map(Storage.stands_for, stored, named)):
+            found.append(f"{kind} storages are {[s.name for s in stored]}, {kind} tensors are {named}")
     written = {s.name for s in schedule.storages if s.kind == "input"}
     known, constants = {s.name for s in schedule.storages}, {c.name: c for c in schedule.constants}
     for step in schedule.steps:
         found += [f"step {step.name!r}: {text}" for text in _step_complaints(step, written, known, constants)]
         written |= {o.target for o in operands(step) if "w" in o.access}
-    found += [f"output {t.name!r} is never written" for t in request.outputs if t.name not in written]
+    outputs = [s.name for s in schedule.storages if s.kind == "output"]
+    found += [f"output {name!r} is never written" for name in outputs if name not in written]
     return found
 
 

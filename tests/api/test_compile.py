@@ -276,3 +276,25 @@ def test_judging_on_random_inputs_is_said(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "accuracy is judged")
         ullage.compile(tmp_path / "m.pt2", accuracy=0.01, calibration=[(x,)])
+
+
+class SameNames(nn.Module):
+    """Inputs, outputs, a weight and a value in between are called alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 3))
+
+    def forward(self, sample: torch.Tensor, add: torch.Tensor, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        """[3, 3] each."""
+        total = sample + add
+        return {"sample": torch.cumsum(total + total.sum(), 0), "add": add, "weight": weight.T @ self.weight}
+
+
+def test_inputs_outputs_weights_and_values_may_have_equal_names() -> None:
+    module, inputs = SameNames().eval(), (torch.randn(3, 3), torch.randn(3, 3), torch.randn(3, 3))
+    compiled = ullage.compile(module, inputs, budget="4MiB")
+    found, expected = compiled(*inputs), module(*inputs)
+    assert list(found) == ["sample", "add", "weight"]
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)

@@ -186,6 +186,36 @@ def test_writing_into_local_tensors_becomes_functional() -> None:
     torch.testing.assert_close(result, write(x))
 
 
+def test_a_view_of_what_was_written_into_needs_no_order_in_memory() -> None:
+    def write(x: torch.Tensor) -> torch.Tensor:
+        y = x.permute(1, 0, 2).contiguous().permute(1, 0, 2)
+        y[:, :, 1:] *= 2
+        return y.permute(1, 0, 2).view(6, 4)
+
+    x = torch.randn(2, 3, 4)
+    (result,) = run_captured(captured(write, x), [x])
+    torch.testing.assert_close(result, write(x))
+
+
+class Padded(nn.Module):
+    """Keeps its padding as a buffer, which numbers in Python follow from."""
+
+    def __init__(self, padding: int) -> None:
+        super().__init__()
+        self.register_buffer("padding", torch.tensor(padding), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left = self.padding // 2
+        return nn.functional.pad(x, (int(left), int(self.padding - left))) if self.padding > 0 else x
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+def test_python_code_may_depend_on_numbers_in_buffers(padding: int) -> None:
+    module, x = Padded(padding), torch.randn(2, 4)
+    (result,) = run_captured(captured(module, x), [x])
+    torch.testing.assert_close(result, module(x))
+
+
 class Counting(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -32,6 +32,10 @@ CASES: dict[str, tuple[Callable[..., Any], Tensor, set[str]]] = {
     "split, chunk, unbind": (lambda a: (*a.split([1, 3]), *a.chunk(4), a.unbind(1)[5]), A, {
         "slice.Tensor", "select.int",
     }),
+    "unfold": (lambda x: (x.unfold(2, 4, 4), x.unfold(-1, 3, 2)), X, {
+        "slice.Tensor", "reshape", "permute", "arange.start_step", "unsqueeze", "mul.Tensor", "add.Tensor",
+        "index_select",
+    }),
     "roll": (lambda x: x.roll((3, -1), (2, 3)), X, {"slice.Tensor", "cat"}),
     "roll by nothing": (lambda x: x.roll(0, 1), X, {"slice.Tensor"}),
     "instance norm": (lambda x: F.instance_norm(x), X, {"group_norm"}),

@@ -20,7 +20,7 @@ def test_the_ci_entry_runs_make_test() -> None:
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is missing")
-@pytest.mark.parametrize("target", ["demo", "test", "lint", "sanitize", "bench", "venv"])
+@pytest.mark.parametrize("target", ["demo", "test", "lint", "sanitize", "zoo", "bench", "venv"])
 def test_the_makefile_knows_its_targets(target: str) -> None:
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

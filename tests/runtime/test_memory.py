@@ -202,6 +202,12 @@ def test_code_is_counted_as_it_is_held() -> None:
         library.close()
 
 
+def test_a_region_of_no_bytes_holds_none() -> None:
+    region = Region(0, "a test")
+    assert (region.bytes, present_bytes(region.address, PAGE)) == (0, 0)
+    region.close()
+
+
 def test_a_region_is_present_from_the_start() -> None:
     region = Region(5 * PAGE + 1, "a test")
     assert region.bytes == present_bytes(region.address, region.bytes) == 6 * PAGE
