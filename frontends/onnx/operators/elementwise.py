@@ -351,11 +351,11 @@ def _over(call: Call, x: Tensor, axis: int) -> Tensor:
 
 @operator("Dropout", ignores=("seed", "ratio"))
 def _dropout(call: Call) -> tuple[Tensor, Tensor]:
-    """In inference it does nothing; its mask is all true."""
+    """In inference, or where it drops nothing, the result is the input; its mask is all true."""
     x = call.tensor()
     call.value(1)
     training = call.scalar(2, False) if call.version >= 12 else call.version < 7 and not call.attribute("is_test", 0)
-    if training:
+    if training and (call.version < 12 or call.scalar(1, 0.5) != 0):
         raise call.error("dropout in training mode is not supported")
     mask = torch.ones_like(x, dtype=torch.bool)
     return x, mask if call.version >= 10 else mask.to(x.dtype)

@@ -11,8 +11,8 @@ from tests.frontends.onnx.conformance import compiled
 from tests.frontends.onnx.standard import cases, check_eagerly
 from ullage.errors import UllageError
 
-LEAST_SHARE = 0.959
-"""1878 of 1957 in onnx 1.23."""
+LEAST_SHARE = 0.96
+"""1880 of 1957 in onnx 1.23."""
 INEXACT = frozenset({"test_dft_inverse", "test_dft_inverse_opset19"})
 """Their expectations are 1.9e-7 where the exact result is 0, and their tolerance is 1e-7."""
 COMPILED = (
