@@ -77,17 +77,16 @@ class Perceptron(nn.Module):
 def recent() -> list[Sample]:
     """Shifts, pools of three dimensions, positions of maxima, and order among equal and special values."""
     places, own, solid = F.max_pool2d_with_indices, F.max_pool3d_with_indices, floats(2, 3, 5, 6, 7)
-    inverse = (("asinh", -1e3, 1e3), ("acosh", 1, 1e3), ("atanh", -0.99, 0.99))
+    one, inverse = torch.tensor(1, dtype=torch.uint8), (("asinh", -1e3, 1e3), ("acosh", 1, 1e3), ("atanh", -0.99, 0.99))
     samples = [
         *(Sample(name, getattr(torch, name), (floats(99, low=low, high=high),)) for name, low, high in inverse),
         Sample("places_up", lambda a: places(a, (3, 2), 2, 1, 1, True)[1], (ints(2, 3, 9, 10).half(),)),
         Sample("places_apart", lambda a: places(a, 2, 1, 0, 2)[1], (floats(3, 9, 8),)),
-        Sample("places_of_none", lambda a: places(a, 2)[1], (torch.full((1, 2, 4, 4), -torch.inf),)),
         Sample("places_solid", lambda a: own(a, 2, (1, 2, 2), 1, (1, 2, 1))[1], (solid,)),
         Sample("max_solid", lambda a: F.max_pool3d(a, (2, 3, 2), 2, 1, 1, True), (solid,)),
         Sample("mean_solid", lambda a: F.avg_pool3d(a, (2, 3, 2), 2, 1, True, False), (solid[0],)),
-        Sample("mean_solid_divided", lambda a: F.avg_pool3d(a, 2, divisor_override=3), (solid,)),
         Sample("adaptive_solid", lambda a: F.adaptive_avg_pool3d(a, (5, 2, 3)), (solid,)),
+        *(Sample(f"{run.__name__}_of_one", partial(run, dim=0), (one,)) for run in (torch.all, torch.argmax)),
         Sample("all_bits", lambda a, b: aten.__xor__(aten.__and__(a, b), aten.__or__(a, 3)), (ints(20), ints(20))),
     ]
     for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
@@ -157,9 +156,10 @@ def test_sums_by_index_are_no_row_writes(tmp_path: Path) -> None:
     assert found["ScatterElements"] == 1 and found["ScatterND"] == 0
 
 
-def test_pools_of_wide_integers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedOperator, match=r"max_pool2d.*of int64"):
-        ullage.export_onnx(nn.MaxPool2d(2), tmp_path / "m.onnx", (ints(1, 1, 4, 4),))
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.AvgPool2d(2)])
+def test_pools_of_wide_integers_are_refused(pool: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedOperator, match=r"_pool2d.*of int64"):
+        ullage.export_onnx(pool, tmp_path / "m.onnx", (ints(1, 1, 4, 4),))
 
 
 # ---- whole models -----------------------------------------------------------------------------------------------

@@ -101,6 +101,8 @@ def _pooled_in(call: Call) -> torch.dtype:
 @writes(aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d)
 def _avg_pool(call: Call) -> Value:
     """Zeros that count are put around before, so that the rest of a last window that is cut off never counts."""
+    if not call.dtype.is_floating_point:
+        raise call.refuse(f"of {str(call.dtype).removeprefix('torch.')}")
     window, x = _Window(call, _rank(call)), _batched(call, _rank(call))
     counts = call["count_include_pad"] is not False
     divisor = call["divisor_override"]

@@ -49,15 +49,17 @@ def _truth(call: Call) -> Value:
         return start
     truths = call.block.cast(call.value(call["self"], torch.bool), torch.int32)
     operator = "ReduceMax" if name == "any" else "ReduceMin"
-    return call.block.cast(reduced(call, operator, truths, dims, bool(call["keepdim"])), torch.bool)
+    found = call.block.cast(reduced(call, operator, truths, dims, bool(call["keepdim"])), torch.bool)
+    return found if call.dtype == torch.bool else call.block.cast(found, call.dtype)
 
 
 @writes(aten.argmax, aten.argmin)
 def _position(call: Call) -> Value:
     operator = "ArgMax" if "argmax" in str(call.node.target) else "ArgMin"
-    source, dim, keep = call.value(call["self"]), call["dim"], bool(call["keepdim"])
-    if dim is not None:
-        return call.op(operator, source, axis=dim % max(1, call.fake().dim()), keepdims=int(keep))
+    dtype, dim, keep = call.fake().dtype, call["dim"], bool(call["keepdim"])
+    source = call.value(call["self"], torch.int32 if dtype == torch.bool else arithmetic(dtype))
+    if dim is not None and call.fake().dim():
+        return call.op(operator, source, axis=dim % call.fake().dim(), keepdims=int(keep))
     found = call.op(operator, call.op("Reshape", source, call.block.ints(-1)), axis=0, keepdims=0)
     return call.op("Reshape", found, call.block.ints(*[1] * call.result.dim())) if keep else found
 
