@@ -146,10 +146,10 @@ def size_of(value: Any) -> Any:
 
 
 def dims_of(value: Any, rank: int) -> list[int]:
-    """Dimensions counted from the front; None and none are all."""
-    if value is None or value == []:
+    """Dimensions counted from the front; None and none are all; a single value has none."""
+    if value is None or value == [] or rank == 0:
         return list(range(rank))
-    return [int(d) % max(1, rank) for d in (value if isinstance(value, list | tuple) else [value])]
+    return [int(d) % rank for d in (value if isinstance(value, list | tuple) else [value])]
 
 
 @writes(operator.getitem)

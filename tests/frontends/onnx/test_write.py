@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import ullage
@@ -19,7 +21,7 @@ import ullage.codegen.lower
 from benchmarks.round_trip import relative_error, round_trip, runtime_results
 from tests.flow.test_samples import error
 from tests.frontends.onnx.onnx_samples import MORE
-from tests.samples import FAMILIES, Family, Sample, floats
+from tests.samples import FAMILIES, Family, Sample, floats, ints
 from ullage.cli import main
 from ullage.codegen.lower.table import TABLE
 from ullage.codegen.lower.templates import TEMPLATES
@@ -32,6 +34,7 @@ from ullage.frontends.onnx.write.model import onnx_model
 from ullage.frontends.onnx.write.operators import load_forms
 from ullage.frontends.onnx.write.table import FORMS
 from ullage.graph.constants import Box, ConstantRef
+from ullage.graph.operators import ARGSORT
 from ullage.graph.reference import run_captured
 from ullage.graph.sources import FileSlice
 from ullage.passes.quantize.measure import run_as_kernels
@@ -42,6 +45,7 @@ try:
     import onnxruntime
 except ImportError:
     onnxruntime = None
+aten = torch.ops.aten
 with_runtime = pytest.mark.skipif(onnxruntime is None, reason="onnxruntime is not installed (extra: dev)")
 
 
@@ -70,11 +74,44 @@ class Perceptron(nn.Module):
 
 
 # ---- operators --------------------------------------------------------------------------------------------------
+def recent() -> list[Sample]:
+    """Shifts, pools of three dimensions, positions of maxima, and order among equal and special values."""
+    places, own, solid = F.max_pool2d_with_indices, F.max_pool3d_with_indices, floats(2, 3, 5, 6, 7)
+    one, inverse = torch.tensor(1, dtype=torch.uint8), (("asinh", -1e3, 1e3), ("acosh", 1, 1e3), ("atanh", -0.99, 0.99))
+    samples = [
+        *(Sample(name, getattr(torch, name), (floats(99, low=low, high=high),)) for name, low, high in inverse),
+        Sample("places_up", lambda a: places(a, (3, 2), 2, 1, 1, True)[1], (ints(2, 3, 9, 10).half(),)),
+        Sample("places_apart", lambda a: places(a, 2, 1, 0, 2)[1], (floats(3, 9, 8),)),
+        Sample("places_solid", lambda a: own(a, 2, (1, 2, 2), 1, (1, 2, 1))[1], (solid,)),
+        Sample("max_solid", lambda a: F.max_pool3d(a, (2, 3, 2), 2, 1, 1, True), (solid,)),
+        Sample("mean_solid", lambda a: F.avg_pool3d(a, (2, 3, 2), 2, 1, True, False), (solid[0],)),
+        Sample("adaptive_solid", lambda a: F.adaptive_avg_pool3d(a, (5, 2, 3)), (solid,)),
+        *(Sample(f"{run.__name__}_of_one", partial(run, dim=0), (one,)) for run in (torch.all, torch.argmax)),
+        Sample("all_bits", lambda a, b: aten.__xor__(aten.__and__(a, b), aten.__or__(a, 3)), (ints(20), ints(20))),
+    ]
+    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+        ends, bits = torch.iinfo(dtype), torch.iinfo(dtype).bits
+        x = torch.cat([torch.tensor([ends.max, ends.min]), ints(40)]).to(dtype)
+        counts = (torch.arange(42) * 5 % (bits + 2) - int(ends.min < 0)).to(dtype)
+        for run in (torch.bitwise_left_shift, torch.bitwise_right_shift):
+            samples.append(Sample(f"{run.__name__}_{dtype}", run, (x, counts)))
+            samples.append(Sample(f"{run.__name__}_of_number_{dtype}", partial(run, 100), (counts,)))
+        if dtype != torch.int64:
+            samples.append(Sample(f"max_{dtype}", nn.MaxPool2d(3, 2), (x[:36].reshape(1, 1, 6, 6),)))
+    for dtype in (torch.float16, torch.float32, torch.float64):
+        most = torch.finfo(dtype).max
+        kinds = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, -0.0, 1.0, -1.0, most, -most]).to(dtype)
+        for largest in (False, True):
+            run = partial(ARGSORT, dim=1, descending=largest, count=9)
+            samples.append(Sample(f"order_{largest}_{dtype}", run, (kinds[ints(3, 300, low=0, high=9)],)))
+    return samples
+
+
 @with_runtime
-@pytest.mark.parametrize("name", [*FAMILIES, *MORE])
+@pytest.mark.parametrize("name", [*FAMILIES, *MORE, "recent"])
 def test_written_operators_are_as_close_to_the_truth_as_eager(name: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    samples: list[Sample] = {**FAMILIES, **MORE}[name]()
+    samples: list[Sample] = {**FAMILIES, **MORE, "recent": recent}[name]()
     model = Family(tuple(samples)).eval()
     (path,) = write_onnx(load_model(model, model.inputs), tmp_path / "family.onnx")
     onnx.checker.check_model(path, full_check=True)
@@ -108,6 +145,21 @@ def test_operators_without_a_form_are_refused_together(tmp_path: Path) -> None:
         ullage.export_onnx(model, tmp_path / "m.onnx", (floats(4),))
     assert len(caught.value.operators) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sums_by_index_are_no_row_writes(tmp_path: Path) -> None:
+    # ONNX Runtime adds from several threads at once in `ScatterND`, and loses some of what has the same place.
+    def model(x: torch.Tensor, i: torch.Tensor) -> torch.Tensor:
+        return x.index_put((i,), x[:4], accumulate=True)
+
+    found = operators(written(model, tmp_path, floats(9, 2), ints(4, low=0, high=9)))  # type: ignore[arg-type]
+    assert found["ScatterElements"] == 1 and found["ScatterND"] == 0
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.AvgPool2d(2)])
+def test_pools_of_wide_integers_are_refused(pool: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedOperator, match=r"_pool2d.*of int64"):
+        ullage.export_onnx(pool, tmp_path / "m.onnx", (ints(1, 1, 4, 4),))
 
 
 # ---- whole models -----------------------------------------------------------------------------------------------
@@ -276,6 +328,23 @@ def test_dynamic_dimensions_keep_names_and_ranges(tmp_path: Path) -> None:
     for rows, columns in ((1, 4), (9, 60), (4, 18)):
         inputs = floats(rows, columns), floats(rows, 4)
         assert relative_error(runtime_results(path, inputs), list(Model()(*inputs).values())) < 1e-6
+
+
+@with_runtime
+def test_writes_and_orders_have_dynamic_sizes(tmp_path: Path) -> None:
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor, i: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            put = aten.index_put(x.unsqueeze(1).repeat(1, 4, 1), [None, i[0] % 4, i[0]], s[:1, 1:], True)
+            ordered = torch.sort(x.double(), stable=True)[1], x.topk(2, 1)[1], x.cummin(1)[0]
+            places = F.max_pool2d(x.unsqueeze(1), (1, 2), return_indices=True)[1]
+            return x.scatter(1, i, s), x.scatter(1, i, 1.5), x.scatter_reduce(1, i, s, "amax"), put, *ordered, places
+
+    rows, length = torch.export.Dim("rows", min=1, max=9), torch.export.Dim("length", min=2, max=30)
+    shapes = {"x": {0: rows, 1: 2 * length}, "i": {0: rows}, "s": {0: rows + 2}}
+    made = {(r, n): (floats(r, n), ints(r, 5, low=0, high=n), floats(r + 2, 6)) for r, n in ((3, 8), (1, 4), (9, 60))}
+    path = written(Model(), tmp_path, *made[3, 8], dynamic_shapes=shapes)
+    for inputs in made.values():
+        assert relative_error(runtime_results(path, inputs), Model()(*inputs)) < 1e-6
 
 
 def test_ranges_are_read_back(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from importlib import import_module
 
 _FAMILIES = (
     "arithmetic", "functions", "creation", "views", "movement", "indexing", "reductions", "norms", "pooling",
-    "products", "integers", "resampling", "scans",
+    "products", "integers", "resampling", "scans", "scatters", "orders",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import onnx_ir as ir
 import torch
 
 from ullage.frontends.onnx.write.block import Value
@@ -42,8 +43,34 @@ def _logic(name: str, bitwise: bool) -> Callable[[Call], Value]:
 
 
 for _name in ("And", "Or", "Xor"):
-    writes(getattr(aten, f"bitwise_{_name.lower()}"))(_logic(_name, True))
+    writes(getattr(aten, f"bitwise_{_name.lower()}"), getattr(aten, f"__{_name.lower()}__"))(_logic(_name, True))
     writes(getattr(aten, f"logical_{_name.lower()}"))(_logic(_name, False))
+
+
+@writes(aten.bitwise_left_shift, aten.__lshift__, aten.bitwise_right_shift, aten.__rshift__)
+def _shift(call: Call) -> Value:
+    """In 64 bits, which is the same for narrower types; ONNX shifts unsigned numbers, and by less than their width.
+
+    x >> n of a negative number is ~(~x >> n).
+    """
+    if call.dtype.is_floating_point or call.dtype == torch.bool:
+        raise call.refuse(f"of {str(call.dtype).removeprefix('torch.')}")
+    x, count = (call.value(v, torch.int64) for v in call.first(2))
+    zero, widest = call.value(0, torch.int64), call.value(63, torch.int64)
+    beyond = call.op("Or", call.op("Less", count, zero), call.op("Greater", count, widest))
+    steps = call.op("Where", beyond, widest, count)
+    if "left" in str(call.node.target) or "lshift" in str(call.node.target):
+        found = call.op("Where", beyond, zero, _shifted(call, x, steps, "LEFT"))
+    else:
+        negative = call.op("Less", x, zero)
+        moved = _shifted(call, call.op("Where", negative, call.op("BitwiseNot", x), x), steps, "RIGHT")
+        found = call.op("Where", negative, call.op("BitwiseNot", moved), moved)
+    return found if call.dtype == torch.int64 else call.block.cast(found, call.dtype)
+
+
+def _shifted(call: Call, x: Value, steps: Value, direction: str) -> Value:
+    plain = (call.op("Cast", value, to=int(ir.DataType.UINT64)) for value in (x, steps))
+    return call.block.cast(call.op("BitShift", *plain, direction=direction), torch.int64)
 
 
 @writes(aten.logical_not, aten.bitwise_not)

@@ -14,7 +14,7 @@ _OPERATORS = {
     "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "sin": "Sin", "cos": "Cos", "tan": "Tan", "asin": "Asin",
     "acos": "Acos", "atan": "Atan", "sinh": "Sinh", "cosh": "Cosh", "tanh": "Tanh", "sigmoid": "Sigmoid", "erf": "Erf",
     "reciprocal": "Reciprocal", "neg": "Neg", "abs": "Abs", "sign": "Sign", "sgn": "Sign", "hardswish": "HardSwish",
-    "mish": "Mish",
+    "mish": "Mish", "asinh": "Asinh", "acosh": "Acosh", "atanh": "Atanh",
 }  # fmt: skip
 """Functions that ONNX has by another name."""
 

@@ -49,7 +49,7 @@ def _looked_up(call: Call, given: dict[int, Node]) -> Value:
     source = call.value(call["self"])
     if dims != list(range(len(dims))):
         source = call.op("Transpose", source, perm=[*dims, *rest])
-    found = call.op("GatherND", source, _positions(call, [given[d] for d in dims], shape))
+    found = call.op("GatherND", source, positions(call, [given[d] for d in dims], shape))
     start = dims[0] if dims == list(range(dims[0], dims[-1] + 1)) else 0
     if start == 0:
         return found
@@ -58,7 +58,7 @@ def _looked_up(call: Call, given: dict[int, Node]) -> Value:
     return call.op("Transpose", found, perm=[*behind[:start], *range(width), *behind[start:]])
 
 
-def _positions(call: Call, indices: list[Node], shape: Any) -> Value:
+def positions(call: Call, indices: list[Node], shape: Any) -> Value:
     """Indices that broadcast to a shape, side by side in a new last dimension."""
     last, columns = call.block.ints(-1), []
     for index in indices:

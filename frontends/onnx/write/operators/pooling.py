@@ -10,6 +10,8 @@ import torch
 from ullage.frontends.onnx.write.block import Value
 from ullage.frontends.onnx.write.operators.movement import padded
 from ullage.frontends.onnx.write.table import Call, aten, writes
+from ullage.frontends.onnx.write.types import form
+from ullage.graph.operators import MAX_POOL_POSITIONS
 
 
 class _Window:
@@ -17,7 +19,7 @@ class _Window:
 
     def __init__(self, call: Call, rank: int) -> None:
         self.rank = rank
-        self.kernel = _spread(call, call["kernel_size"], rank, 1)
+        self.kernel = _spread(call, call["kernel_size"] or call["kernel"], rank, 1)
         self.stride = _spread(call, call["stride"] or self.kernel, rank, 1)
         self.padding = _spread(call, call["padding"], rank, 0)
         self.dilation = _spread(call, call["dilation"] or 1, rank, 1)
@@ -52,9 +54,9 @@ def _spread(call: Call, value: Any, rank: int, default: int) -> list[int]:
     return numbers * rank if len(numbers) == 1 else numbers
 
 
-def _batched(call: Call, rank: int) -> Value:
+def _batched(call: Call, rank: int, dtype: torch.dtype | None = None) -> Value:
     """The input with a dimension of images."""
-    x = call.value(call["self"])
+    x = call.value(call.node.args[0], dtype)
     return x if call.fake().dim() == rank + 2 else call.op("Unsqueeze", x, call.block.ints(0))
 
 
@@ -63,22 +65,44 @@ def _unbatched(call: Call, found: Value, rank: int) -> Value:
 
 
 def _rank(call: Call) -> int:
-    return 1 if "1d" in str(call.node.target) else 2
+    return next(rank for rank in (1, 2, 3) if f"{rank}d" in str(call.node.target))
 
 
-@writes(aten.max_pool2d, aten.max_pool1d, aten.max_pool2d_with_indices)
-def _max_pool(call: Call) -> Any:
-    window = _Window(call, _rank(call))
-    pads = [*window.padding, *window.behind]
-    x = _batched(call, window.rank)
-    pooled = call.op("MaxPool", x, pads=pads, dilations=window.dilation, **window.attributes)
-    found = _unbatched(call, pooled, window.rank)
-    return (found, None) if "indices" in str(call.node.target) else found
+@writes(aten.max_pool1d, aten.max_pool2d, aten.max_pool3d)
+def _max_pool(call: Call) -> Value:
+    dtype, rank = _pooled_in(call), _rank(call)
+    found = _unbatched(call, _maxima(call, rank, dtype, 1)[0], rank)
+    return found if dtype == call.dtype else call.block.cast(found, call.dtype)
 
 
-@writes(aten.avg_pool2d, aten.avg_pool1d)
+@writes(MAX_POOL_POSITIONS)
+def _max_pool_positions(call: Call) -> Value:
+    """ONNX counts positions from the first image on: those in the own image are what is left of whole images."""
+    rank = len(call["kernel"])
+    positions = _unbatched(call, _maxima(call, rank, _pooled_in(call), 2)[1], rank)
+    image = call.writer.sizes.scalar(math.prod(call.fake().shape[-rank:]))
+    return call.op("Mod", positions, image)
+
+
+def _maxima(call: Call, rank: int, dtype: torch.dtype, outputs: int) -> tuple[Value, ...]:
+    window = _Window(call, rank)
+    pads, x = [*window.padding, *window.behind], _batched(call, rank, dtype)
+    return call.block.ops("MaxPool", x, outputs=outputs, pads=pads, dilations=window.dilation, **window.attributes)
+
+
+def _pooled_in(call: Call) -> torch.dtype:
+    """A type that ONNX pools, and that holds all values of the input's."""
+    dtype = form(call.fake().dtype)
+    if dtype == torch.int64:
+        raise call.refuse("of int64")
+    return {torch.int16: torch.float32, torch.int32: torch.float64}.get(dtype, dtype)
+
+
+@writes(aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d)
 def _avg_pool(call: Call) -> Value:
     """Zeros that count are put around before, so that the rest of a last window that is cut off never counts."""
+    if not call.dtype.is_floating_point:
+        raise call.refuse(f"of {str(call.dtype).removeprefix('torch.')}")
     window, x = _Window(call, _rank(call)), _batched(call, _rank(call))
     counts = call["count_include_pad"] is not False
     divisor = call["divisor_override"]
@@ -95,7 +119,10 @@ def _avg_pool(call: Call) -> Value:
     return _unbatched(call, pooled, window.rank)
 
 
-@writes(aten.adaptive_avg_pool2d, aten._adaptive_avg_pool2d, aten.adaptive_avg_pool1d)
+@writes(
+    aten.adaptive_avg_pool1d, aten.adaptive_avg_pool2d, aten._adaptive_avg_pool2d, aten.adaptive_avg_pool3d,
+    aten._adaptive_avg_pool3d,
+)  # fmt: skip
 def _adaptive(call: Call) -> Value:
     """A mean over everything, or products with matrices of the weights that each output has."""
     rank, x = _rank(call), call.value(call["self"])
@@ -106,7 +133,16 @@ def _adaptive(call: Call) -> Value:
         raise call.refuse("of dynamic sizes")
     weights = [call.block.tensor(_means(a, b).to(call.dtype)) for a, b in zip(sizes, results, strict=True)]
     found = call.op("MatMul", x, call.op("Transpose", weights[-1], perm=[1, 0]))
-    return found if rank == 1 else call.op("MatMul", weights[0], found)
+    if rank > 1:
+        found = call.op("MatMul", weights[-2], found)
+    return _first_pooled(call, weights[0], found) if rank == 3 else found
+
+
+def _first_pooled(call: Call, weights: Value, x: Value) -> Value:
+    """The third dimension from the end as a dimension of a product."""
+    rank = call.fake().dim()
+    perm = [*range(rank - 3), rank - 2, rank - 3, rank - 1]
+    return call.op("Transpose", call.op("MatMul", weights, call.op("Transpose", x, perm=perm)), perm=perm)
 
 
 def _means(size: int, count: int) -> torch.Tensor:

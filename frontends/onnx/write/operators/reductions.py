@@ -16,6 +16,15 @@ def reduced(call: Call, name: str, x: Value, dims: list[int], keep: bool) -> Val
     return call.op(name, x, call.block.ints(*dims), keepdims=int(keep)) if dims else x
 
 
+def _of_none(call: Call, dims: list[int], number: float) -> Value | None:
+    """What a reduction starts from, where it is certainly over nothing (runtimes differ there)."""
+    sizes = [call.fake().shape[d] for d in dims]
+    if not any(isinstance(n, int) and n == 0 for n in sizes):
+        return None
+    return call.op("Expand", call.value(number, call.dtype), call.writer.sizes.vector(*call.result.shape))
+
+
+_OF_NONE = {"sum": 0, "mean": math.nan, "prod": 1, "any": False, "all": True}
 _NAMES = {"sum": "ReduceSum", "mean": "ReduceMean", "prod": "ReduceProd", "amax": "ReduceMax", "amin": "ReduceMin"}
 
 
@@ -25,6 +34,8 @@ _NAMES = {"sum": "ReduceSum", "mean": "ReduceMean", "prod": "ReduceProd", "amax"
 def _reduce(call: Call) -> Value:
     name = str(call.node.target).split(".")[1]
     dims = dims_of(call["dim"], call.fake().dim())
+    if name in _OF_NONE and (start := _of_none(call, dims, _OF_NONE[name])) is not None:
+        return start
     operator = _NAMES[{"max": "amax", "min": "amin"}.get(name, name)]
     wide = torch.int32 if call.dtype == torch.bool else arithmetic(call.dtype)
     found = reduced(call, operator, call.value(call["self"], wide), dims, bool(call["keepdim"]))
@@ -33,18 +44,22 @@ def _reduce(call: Call) -> Value:
 
 @writes(aten.any, aten.all)
 def _truth(call: Call) -> Value:
-    dims = dims_of(call["dim"], call.fake().dim())
+    name, dims = str(call.node.target).split(".")[1], dims_of(call["dim"], call.fake().dim())
+    if (start := _of_none(call, dims, _OF_NONE[name])) is not None:
+        return start
     truths = call.block.cast(call.value(call["self"], torch.bool), torch.int32)
-    operator = "ReduceMax" if "any" in str(call.node.target) else "ReduceMin"
-    return call.block.cast(reduced(call, operator, truths, dims, bool(call["keepdim"])), torch.bool)
+    operator = "ReduceMax" if name == "any" else "ReduceMin"
+    found = call.block.cast(reduced(call, operator, truths, dims, bool(call["keepdim"])), torch.bool)
+    return found if call.dtype == torch.bool else call.block.cast(found, call.dtype)
 
 
 @writes(aten.argmax, aten.argmin)
 def _position(call: Call) -> Value:
     operator = "ArgMax" if "argmax" in str(call.node.target) else "ArgMin"
-    source, dim, keep = call.value(call["self"]), call["dim"], bool(call["keepdim"])
-    if dim is not None:
-        return call.op(operator, source, axis=dim % max(1, call.fake().dim()), keepdims=int(keep))
+    dtype, dim, keep = call.fake().dtype, call["dim"], bool(call["keepdim"])
+    source = call.value(call["self"], torch.int32 if dtype == torch.bool else arithmetic(dtype))
+    if dim is not None and call.fake().dim():
+        return call.op(operator, source, axis=dim % call.fake().dim(), keepdims=int(keep))
     found = call.op(operator, call.op("Reshape", source, call.block.ints(-1)), axis=0, keepdims=0)
     return call.op("Reshape", found, call.block.ints(*[1] * call.result.dim())) if keep else found
 

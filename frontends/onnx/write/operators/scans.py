@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from ullage.frontends.onnx.write.block import Block, Value
 from ullage.frontends.onnx.write.table import Call, aten, writes
 from ullage.frontends.onnx.write.types import arithmetic, onnx_type
-from ullage.graph.operators import LAST, LINEAR_SCAN
+from ullage.graph.operators import CUMMAX, CUMMIN, LAST, LINEAR_SCAN
 
 
 @writes(aten.cumsum)
@@ -25,9 +26,25 @@ def _cumsum(call: Call) -> Value:
 @writes(aten.cumprod)
 def _cumprod(call: Call) -> Value:
     source, axis = call.value(call["self"], call.dtype), call["dim"] % call.fake().dim()
-    shape = _without(call.result.shape, axis)
-    first = call.op("Expand", call.value(1, call.dtype), call.writer.sizes.vector(*shape))
-    return _scanned(call, first, [source], axis, lambda body, state, x: body.op("Mul", state, x))
+    return _scanned(call, _start(call, 1, axis, call.dtype), [source], axis, lambda body, s, x: body.op("Mul", s, x))
+
+
+@writes(CUMMAX, CUMMIN)
+def _running_extreme(call: Call) -> Value:
+    """The extreme so far, in a type that has `Max` and `Min`; they give NaN where one operand is."""
+    name = "Max" if call.node.target is CUMMAX else "Min"
+    wide, axis = torch.int32 if call.dtype == torch.bool else arithmetic(call.dtype), call["dim"] % call.fake().dim()
+    limits = (-math.inf, math.inf) if wide.is_floating_point else (torch.iinfo(wide).min, torch.iinfo(wide).max)
+    first = _start(call, limits[name == "Min"], axis, wide)
+    source = call.value(call["x"], wide)
+    found = _scanned(call, first, [source], axis, lambda body, state, x: body.op(name, state, x), wide)
+    return found if wide == call.dtype else call.block.cast(found, call.dtype)
+
+
+def _start(call: Call, number: float, axis: int, dtype: torch.dtype) -> Value:
+    """One number for every walk along a dimension."""
+    shape = call.writer.sizes.vector(*_without(call.result.shape, axis))
+    return call.op("Expand", call.value(number, dtype), shape)
 
 
 @writes(LINEAR_SCAN)
@@ -57,10 +74,17 @@ def _without(shape: Any, axis: int) -> list[Any]:
     return [n for d, n in enumerate(shape) if d != axis]
 
 
-def _scanned(call: Call, initial: Value, walked: list[Value], axis: int, step: Callable[..., Value]) -> Value:
+def _scanned(
+    call: Call,
+    initial: Value,
+    walked: list[Value],
+    axis: int,
+    step: Callable[..., Value],
+    dtype: torch.dtype | None = None,
+) -> Value:
     """The states of a walk along a dimension: `step` makes each from the one before and the operands' parts."""
     body = call.block.inner()
-    names, kind = call.block.names, ir.TensorType(onnx_type(call.dtype, call.node.name))
+    names, kind = call.block.names, ir.TensorType(onnx_type(dtype or call.dtype, call.node.name))
     state, *parts = [ir.Value(name=names.new(n), type=kind) for n in ("state", *("step" for _ in walked))]
     following = step(body, state, *parts)
     seen = body.op("Identity", following)
