@@ -18,6 +18,8 @@ _PRODUCTS = frozenset({aten.mm.default, aten.bmm.default})
 def fill_empty(graph: Graph) -> None:
     """Rewrite a canonical graph in place; every node must carry `meta["val"]`, and new nodes do."""
     for node in list(graph.nodes):
+        if node.op == "placeholder" and isinstance(node.meta.get("val"), torch.Tensor) and _is_empty(node):
+            _replace_uses(graph, node)
         if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
             continue
         value, target = node.meta["val"], node.target
@@ -42,6 +44,17 @@ def _replace(graph: Graph, node: Node, shape: list[Any]) -> None:
     zeros.meta = dict(node.meta)
     node.replace_all_uses_with(zeros)
     graph.erase_node(node)
+
+
+def _replace_uses(graph: Graph, node: Node) -> None:
+    """An input or a constant stays, but nobody reads it."""
+    shape = list(node.meta["val"].shape)
+    if not node.users or not all(isinstance(n, int) for n in shape):
+        return
+    with graph.inserting_after(node):
+        zeros = graph.call_function(aten.full.default, (shape, 0), {"dtype": node.meta["val"].dtype})
+    zeros.meta = dict(node.meta)
+    node.replace_all_uses_with(zeros)
 
 
 def _linear(graph: Graph, node: Node) -> None:

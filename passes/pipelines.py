@@ -61,7 +61,7 @@ CLEAN: tuple[Line, ...] = (
     Line(PlainProducts(), "what is left in dtypes without a matrix kernel is a sum of products"),
     Line(DeadCode(), "what no output needs"),
 )
-_FOR_OUR_KERNELS = (StateProducts, SplitGroupNorms, FlattenProducts)
+_FOR_OUR_KERNELS = (StateProducts, SplitGroupNorms, ComputedConvolutions, FlattenProducts, PlainProducts)
 _FOLD = Line(FoldConstants(keep_codes=True), "as above, but weights that came in few bits stay in few bits")
 PORTABLE: tuple[Line, ...] = tuple(
     _FOLD if isinstance(line.step, FoldConstants) else line

@@ -229,7 +229,7 @@ class _Run:
             got = buffer[safe]
         values = from_bfloat16(got) if load.dtype == "bfloat16" and not self.precise else got
         held = np.float32 if load.dtype == "float16" and not self.precise else values.dtype
-        return np.where(mask, values, np.asarray(load.other)).astype(held)
+        return np.where(mask, values, np.asarray(load.other).astype(values.dtype)).astype(held)
 
 
 def _order(row: Array, descending: bool) -> Array:
@@ -279,7 +279,7 @@ def _trunc_div(a: Array, b: Array) -> Array:
 
 def _int_pow(a: Array, b: Array) -> Array:
     small = np.where(a == 1, 1, np.where(a == -1, np.where(b % 2 == 0, 1, -1), 0))
-    return np.where(b < 0, small, np.power(a, np.maximum(b, 0)))
+    return np.where(b < 0, small.astype(a.dtype), np.power(a, np.maximum(b, 0).astype(b.dtype)))
 
 
 def _shift(f: Callable[[Array, Array], Array], left: bool) -> Callable[[Array, Array], Array]:

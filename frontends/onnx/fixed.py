@@ -53,7 +53,8 @@ def _may_be_fixed(example: torch.Tensor | None) -> bool:
 
 
 def _bytes(example: torch.Tensor) -> bytes:
-    return example.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    plain = example.detach().cpu().contiguous()
+    return (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy().tobytes()
 
 
 def known_example(example: torch.Tensor) -> Known:

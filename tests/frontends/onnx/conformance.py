@@ -12,6 +12,7 @@ import multiprocessing as mp
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from ctypes import string_at
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 
 from tests.frontends.onnx.standard import Case, array_of, cases, check, value_of
 
@@ -63,13 +65,46 @@ def by_onnxruntime(case: Case) -> None:
     session = onnxruntime.InferenceSession(case.model.SerializeToString(), options, ["CPUExecutionProvider"])
     for inputs, expected in case.data:
         names = [value.name for value in session.get_inputs()]
-        found = session.run(None, dict(zip(names, map(array_of, inputs), strict=False)))
-        for got, wanted in zip(found, expected, strict=True):
-            check(case, _value(got), wanted)
+        arrays, wanted = [array_of(x) for x in inputs], [array_of(x) for x in expected]
+        run = _run_values if any(map(_is_extended, (*arrays, *wanted))) else _run_arrays
+        for got, truth in zip(run(session, dict(zip(names, arrays, strict=False))), expected, strict=True):
+            check(case, got, truth)
+
+
+def _run_arrays(session: Any, given: dict[str, Any]) -> list[Any]:
+    return [_value(found) for found in session.run(None, given)]
 
 
 def _value(found: Any) -> Any:
-    return [_value(item) for item in found] if isinstance(found, list) else value_of(found)
+    if isinstance(found, list):
+        return [_value(item) for item in found]
+    return None if found is None else value_of(found.astype(found.dtype.str))
+
+
+def _is_extended(array: Any) -> bool:
+    """Whether an array has a type that numpy itself lacks, such as bfloat16."""
+    return isinstance(array, np.ndarray) and array.dtype.isbuiltin != 1
+
+
+def _run_values(session: Any, given: dict[str, Any]) -> list[Any]:
+    """The same for types that numpy lacks: by their bits."""
+    import onnxruntime
+
+    values = {
+        name: onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
+            np.ascontiguousarray(x).view(f"u{x.itemsize}") if _is_extended(x) else np.ascontiguousarray(x),
+            int(ir.DataType.from_numpy(x.dtype)),
+        )
+        for name, x in given.items()
+    }
+    outputs = session.run_with_ort_values([value.name for value in session.get_outputs()], values)
+    return [value_of(_from_bits(value)) for value in outputs]
+
+
+def _from_bits(value: Any) -> Any:
+    dtype = ir.DataType(value.element_type()).numpy()
+    data = string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(data, dtype).reshape(value.shape())
 
 
 def reason(run: Any, case: Case) -> str:

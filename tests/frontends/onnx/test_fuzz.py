@@ -11,9 +11,9 @@ from tests.frontends.onnx.fuzz import findings, read, seeds, timed
 from tests.frontends.onnx.test_capture import model_of
 
 
-def test_a_few_hundred_changed_models_are_read_or_refused() -> None:
+def test_changed_models_are_read_or_refused() -> None:
     """The long form is `python -m tests.frontends.onnx.fuzz`."""
-    found = [f"{type(error).__name__}: {error}" for _, error in findings(seeds(), random.Random(7), 100)]
+    found = [f"{type(error).__name__}: {error}" for _, error in findings(seeds(), random.Random(7), 40)]
     assert not found
 
 

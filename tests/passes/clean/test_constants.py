@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.fx import Node
 
 from tests.graphs import build, constant, random_inputs
+from tests.passes.in_float64 import run_in_float64
 from ullage.graph.captured import CapturedModel
 from ullage.graph.constants import Box, ConstantRef
 from ullage.graph.elementwise import Elementwise, literal, stepped
@@ -22,7 +23,6 @@ from ullage.passes.clean.fold_constants import FoldConstants
 from ullage.passes.edit import Editor, calls
 from ullage.passes.instruments import Verify
 from ullage.passes.manager import PassManager
-from ullage.passes.pipelines import run_clean
 
 aten = torch.ops.aten
 
@@ -213,5 +213,5 @@ def test_weights_stay_whole_even_if_they_repeat() -> None:
         weight = edit.call(aten.mul.Tensor, constant(edit, torch.ones(3, 50, dtype=torch.float64)), 2.0)
         return edit.call(aten.linear.default, x, weight)
 
-    after, _ = run_clean(build([(2, 50)], make), (Verify(),))
+    after, _ = run_in_float64(build([(2, 50)], make), Verify())
     assert [ref.shape for ref in after.constants.values()] == [(3, 50)] and targets(after) == [aten.linear.default]

@@ -11,6 +11,7 @@ import torch
 from torch.fx import Node
 
 from tests.graphs import build, constant, random_inputs
+from tests.passes.in_float64 import run_in_float64
 from ullage.graph.captured import CapturedModel
 from ullage.graph.reference import run_captured
 from ullage.graph.show import show
@@ -18,7 +19,6 @@ from ullage.passes.edit import Editor, args_of, calls, is_call, value_of
 from ullage.passes.fuse.attention import Attention, explain
 from ullage.passes.instruments import Verify
 from ullage.passes.manager import PassManager
-from ullage.passes.pipelines import run_clean
 
 aten = torch.ops.aten
 SDPA = aten.scaled_dot_product_attention.default
@@ -207,7 +207,7 @@ def cleaned(
 ) -> tuple[CapturedModel, Node]:
     """The model after the whole pipeline, its attention call, and the values compared with those before."""
     model = build(shapes, make, dtype)
-    after, _ = run_clean(model, (Verify(),))
+    after, _ = run_in_float64(model, Verify())
     found = [node for node in calls(after.module.graph) if is_call(node, SDPA)]
     assert len(found) == 1, show(after)
     inputs = random_inputs(model)
@@ -357,12 +357,12 @@ def no_product(edit: Editor, q: Node, k: Node, v: Node) -> Node:
     ],
 )
 def test_look_alikes_are_left_with_a_reason(make: Make, reason: str) -> None:
-    after, _ = run_clean(build(FOUR, make), (Verify(),))
+    after, _ = run_in_float64(build(FOUR, make), Verify())
     assert not any(is_call(node, SDPA) for node in calls(after.module.graph))
     assert list(explain(after).values()) == [reason]
 
 
 def test_attention_needs_canonical_spellings_only_once() -> None:
-    once, _ = run_clean(build(FOUR, added_mask))
+    once, _ = run_in_float64(build(FOUR, added_mask))
     _, rewrites = PassManager((Attention(),)).run(once)
     assert rewrites == []
