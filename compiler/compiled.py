@@ -28,19 +28,24 @@ class Home(Protocol):
     @property
     def built(self) -> Built:
         """What was written."""
+        ...
 
     @property
     def plan(self) -> Plan:
         """The plan that it runs by."""
+        ...
 
     def run(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Run once with named inputs."""
+        ...
 
     def stats(self) -> dict[str, Any]:
         """The last run."""
+        ...
 
     def explain(self) -> str:
         """What is to be said beside the model itself; may be empty."""
+        ...
 
     def close(self) -> None:
         """Give the memory back until the next run."""

@@ -31,6 +31,7 @@ class Bounds(Protocol):
 
     def choices(self, args: tuple[Any, ...]) -> Iterable[object]:
         """`dynamic_shapes` to try in turn while the budget refuses, the best one first."""
+        ...
 
 
 class Declared:

@@ -256,9 +256,11 @@ def _asked(size: int | sympy.Expr, dims: Mapping[sympy.Symbol, Any], most: Mappi
     if isinstance(size, int) or not size.free_symbols:
         return None
     if len(size.free_symbols) == 1:
-        (symbol,) = size.free_symbols
-        slope, shift = size.coeff(symbol, 1), size.subs(symbol, 0)
+        symbol: Any = next(iter(size.free_symbols))
+        slope: Any = size.coeff(symbol, 1)
+        shift: Any = size.subs(symbol, 0)
         if slope.is_Integer and shift.is_Integer and sympy.expand(slope * symbol + shift - size) == 0:
             scaled = dims[symbol] if slope == 1 else int(slope) * dims[symbol]
             return scaled if shift == 0 else scaled + int(shift)
-    return (1, int(size.subs(most)))
+    sizes: Any = dict(most)
+    return (1, int(size.subs(sizes)))

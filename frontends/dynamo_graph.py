@@ -11,7 +11,7 @@ import copy
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import sympy
 import torch
@@ -121,8 +121,8 @@ class DynamoGraph:
 
     def restored(self, tensors: Iterable[Any], sizes: Mapping[sympy.Symbol, int]) -> tuple[Any, ...]:
         """The graph's results from those that are no sizes."""
-        rest = iter(tensors)
-        return tuple(int(_expression(r).subs(sizes)) if _is_size(r) else next(rest) for r in self.results)
+        rest, known = iter(tensors), cast("Any", dict(sizes))
+        return tuple(int(_expression(r).subs(known)) if _is_size(r) else next(rest) for r in self.results)
 
 
 def _is_state(value: object) -> bool:
@@ -156,7 +156,7 @@ def _role(node: Node, value: Any, tensors: Mapping[str, Live]) -> Role:
         return State(isinstance(value, nn.Parameter))
     if not _is_symbolic(node):
         return Fixed()
-    symbol = _expression(node)
+    symbol: Any = _expression(node)
     found = (
         SizeOf(name, axis, scale, symbol)
         for scales in (False, True)

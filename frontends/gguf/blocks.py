@@ -40,7 +40,7 @@ def _half(blocks: Bytes, at: int) -> Values:
 
 def _nibbles(packed: Bytes) -> Bytes:
     """Low halves of all bytes, then the high ones."""
-    return np.concatenate((packed & 15, packed >> 4), axis=1)
+    return np.concatenate((packed & 15, packed >> 4), axis=1, dtype=np.uint8)
 
 
 def _fifth_bits(blocks: Bytes, at: int) -> Bytes:
@@ -79,7 +79,7 @@ def _six_bits(b: Bytes) -> tuple[Values, Values]:
 def _halves(packed: Bytes) -> Bytes:
     """[blocks, 128] bytes → [blocks, 8, 32]: of every 32 bytes the low halves, then the high ones."""
     parts = packed.reshape(-1, 4, 1, 32)
-    return np.concatenate((parts & 15, parts >> 4), axis=2).reshape(-1, 8, 32)
+    return np.concatenate((parts & 15, parts >> 4), axis=2, dtype=np.uint8).reshape(-1, 8, 32)
 
 
 def _q4_k(b: Bytes) -> Values:

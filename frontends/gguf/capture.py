@@ -78,7 +78,7 @@ def _libraries() -> tuple[Any, Mapping[str, Mapping[str, str | None]]]:
     try:
         import gguf
         import transformers
-        from transformers.integrations import GGUF_CONFIG_MAPPING
+        from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
     except ImportError as error:
         raise CaptureError(
             f"reading GGUF files needs transformers and gguf: pip install 'ullage[gguf]' ({error})."

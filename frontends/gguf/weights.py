@@ -61,12 +61,13 @@ class Blocks:
         matrix = 0
         for at, size in zip(place, self.shape[:-2], strict=True):
             matrix = matrix * size + at
-        rows = box[-2] if len(box) > 1 else slice(0, 1)
+        columns = box[len(box) - 1]
+        rows = box[len(box) - 2] if len(box) > 1 else slice(0, 1)
         flat = out.reshape(rows.stop - rows.start, -1)
-        step = max(1, SPAN_BYTES // (4 * self.shape[-1]))
+        step = max(1, SPAN_BYTES // (4 * self.shape[len(self.shape) - 1]))
         for first in range(rows.start, rows.stop, step):
             last = min(rows.stop, first + step)
-            part = self._rows(handle, matrix * height + first, last - first, box[-1], take, values)
+            part = self._rows(handle, matrix * height + first, last - first, columns, take, values)
             flat[first - rows.start : last - rows.start] = torch.from_numpy(part)
 
     def _rows(

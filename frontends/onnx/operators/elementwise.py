@@ -197,7 +197,8 @@ def _target(call: Call) -> torch.dtype | NarrowType:
 
 def _cast_on_host(call: Call) -> Known:
     value, dtype = call.known(0), _target(call)
-    call.attribute("saturate"), call.attribute("round_mode")
+    call.attribute("saturate")
+    call.attribute("round_mode")
     if isinstance(dtype, NarrowType):
         raise NotAhead
     if value.symbolic:
